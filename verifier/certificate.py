@@ -1,0 +1,99 @@
+"""The evidence of a bound proof: data only. `verifier.check` replays it exactly.
+
+A `Certificate` shows that every disjunct of a query is infeasible over its region. Disjuncts are grouped; each group has one
+proof tree over the *common* atoms of its disjuncts (those that all of them hold, in the order of the first).
+
+Replaying a tree keeps proven bounds lower[v] <= v <= upper[v] for every value v, under the common atoms:
+- at the root they come from the region, cut by the common atoms with a single term, pushed forward by interval arithmetic and
+  back through each activation (relu(z) >= t > 0 gives z >= t; relu(z) <= t gives z <= t);
+- a `Step` proves bounds for some rows of a value by one backward pass and intersects them in;
+- a `Split` adds value[index] <= at to its low child and value[index] >= at to its high child;
+- after each of these the bounds are pushed through the whole graph again, intersecting.
+A node whose bounds cross is empty: every open disjunct is closed there. Otherwise `closed` closes disjuncts of the group, and
+what stays open must be closed in both children.
+
+A backward pass starts from linear forms over values (rows), walks the graph against its edges, and ends in the input box, with
+these free choices, the `Relaxation`; whatever they are, the result is a true lower bound on each row:
+- slopes[a], for an activation node a with input z: shape (1 or rows, size), each in [0, 1] for Relu and [slope, 1] for
+  LeakyRelu; where the coefficient of a is positive the node is replaced by slope * z (below it), where negative by the chord
+  through its bounds (above it). For a MaxPool node: the flat index into its input of the window entry that stands for the
+  maximum from below.
+- lower[v], upper[v] >= 0, shape (rows, size): multipliers on lower[v] - v <= 0 and v - upper[v] <= 0, the proven bounds.
+- atoms >= 0, shape (rows, count): multipliers on the atoms at hand, all of them, in order: the common atoms in a `Step`, the
+  atoms of the disjunct in a `Close`.
+A `Step` row (index i, sign +1) bounds v[i] from below, (i, -1) bounds -v[i] from below. A `Close` has one row that starts from
+nothing but its multipliers: the sum of multiplier * atom is positive everywhere, or zero with a strict atom in it, so the atoms
+cannot all hold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.ops import Array
+
+EMPTY: Mapping[str, NDArray] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    slopes: Mapping[str, NDArray] = field(default_factory=lambda: EMPTY)
+    lower: Mapping[str, Array] = field(default_factory=lambda: EMPTY)
+    upper: Mapping[str, Array] = field(default_factory=lambda: EMPTY)
+    atoms: Array = field(default_factory=lambda: np.zeros((1, 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Proves bounds for rows of `value`: indices and signs have shape (rows,), signs are +1 (lower) or -1 (upper)."""
+
+    value: str
+    indices: NDArray[np.int64]
+    signs: NDArray[np.int64]
+    relaxation: Relaxation
+
+
+@dataclass(frozen=True, eq=False)
+class Close:
+    """Refutes one disjunct; `disjunct` counts those of the query."""
+
+    disjunct: int
+    relaxation: Relaxation
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """value[index] <= at in `low`, >= at in `high`."""
+
+    value: str
+    index: int
+    at: float
+    low: "ProofNode"
+    high: "ProofNode"
+
+
+@dataclass(frozen=True, eq=False)
+class ProofNode:
+    steps: tuple[Step, ...] = ()
+    closed: tuple[Close, ...] = ()
+    split: Split | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A set of disjuncts of the query, refuted by one tree over their common atoms."""
+
+    disjuncts: tuple[int, ...]
+    root: ProofNode
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Real-arithmetic refutation of every disjunct of the query with this hash."""
+
+    network_sha256: str
+    query_sha256: str
+    groups: tuple[Group, ...]

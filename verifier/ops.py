@@ -1,0 +1,120 @@
+"""The operators of the network graph: frozen data, no behaviour.
+
+A value is one tensor of one sample. Shapes are those of the model file, the leading batch axis of length 1 included, so
+`(1, 784)` is a flat MNIST image; how many samples are evaluated at once is not part of a shape. Constants live inside the
+operator that uses them, as read-only float64 arrays: every float32 weight is exactly representable there, and real
+arithmetic over these stored numbers is what a proof speaks about.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """y[..., o] = sum_i weight[o, i] * x[..., i] + bias[o], over the last axis."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """Cross-correlation over (1, channels, *space) with one or two space axes, zero padding.
+
+    weight: (out_channels, in_channels // groups, *kernel); padding: (begin, end) for each space axis.
+    """
+
+    weight: Array
+    bias: Array
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """y = factor * x + offset, elementwise; both arrays have the rank of x and axes of length 1 or of x's length."""
+
+    factor: Array
+    offset: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """y = sum_k coefficients[k] * x_k over inputs of one shape."""
+
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape:
+    """The same entries in C order under another shape (Flatten, Squeeze, Identity, Dropout at inference ...)."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose:
+    permutation: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Concat:
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool:
+    """Window means over (1, channels, *space).
+
+    divisor: one positive count for each output position, shape (*out_space); it differs from the kernel size where the
+    window reaches into padding that is not counted.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    divisor: Array
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool:
+    """Window maxima over (1, channels, *space); padded places never win."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Relu:
+    """y = max(x, 0)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyRelu:
+    """y = max(x, slope * x) with 0 <= slope <= 1."""
+
+    slope: float
+
+
+Op: TypeAlias = Linear | Conv | Scale | Sum | Reshape | Transpose | Concat | AveragePool | MaxPool | Relu | LeakyRelu
+
+LINEAR_OPS = (Linear, Conv, Scale, Sum, Reshape, Transpose, Concat, AveragePool)
+ACTIVATION_OPS = (Relu, LeakyRelu)
+
+
+def frozen_array(values: object) -> Array:
+    """A read-only float64 copy."""
+    array = np.array(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,133 @@
+"""Input regions: closed boxes, possibly cut by linear constraints. Entries are in the C order of the network's input.
+
+`exact_bounds` is what a claim speaks about; `outer_bounds` and `inner_bounds` are float64 boxes just around and just inside
+it, for bound propagation and for attacks.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+
+from verifier.errors import BadRegion
+from verifier.formula import Atom
+from verifier.ops import Array, frozen_array
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """lower <= x <= upper, flat arrays of one length.
+
+    >>> Box([0.0, 0.0], [1.0, 2.0]).size
+    2
+    """
+
+    lower: Array
+    upper: Array
+
+    def __post_init__(self) -> None:
+        lower, upper = frozen_array(self.lower).reshape(-1), frozen_array(self.upper).reshape(-1)
+        object.__setattr__(self, "lower", lower)
+        object.__setattr__(self, "upper", upper)
+        if lower.shape != upper.shape or not lower.size:
+            raise BadRegion(f"lower and upper must have one positive length, got {lower.size} and {upper.size}")
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+            raise BadRegion("box bounds must be finite; give every input a lower and an upper bound")
+        if (lower > upper).any():
+            i = int(np.argmax(lower > upper))
+            raise BadRegion(f"box is empty: lower {lower[i]!r} > upper {upper[i]!r} at input {i}; swap or widen them")
+
+    @property
+    def size(self) -> int:
+        return self.lower.size
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The closed L-infinity ball of a radius around a center, clipped to a domain box; bounds are exact rationals."""
+
+    center: Array
+    radius: float
+    domain: Box
+
+    def __post_init__(self) -> None:
+        center = frozen_array(self.center).reshape(-1)
+        object.__setattr__(self, "center", center)
+        if not (np.isfinite(self.radius) and self.radius >= 0):
+            raise BadRegion(f"radius must be a finite number >= 0, got {self.radius}; for a single point use radius 0")
+        if center.size != self.domain.size:
+            raise BadRegion(f"center has {center.size} entries but the domain has {self.domain.size}")
+        if not np.isfinite(center).all():
+            raise BadRegion("center must be finite")
+        lower, upper = exact_bounds(self)
+        if any(lo > hi for lo, hi in zip(lower, upper, strict=True)):
+            raise BadRegion(f"the ball of radius {self.radius} around the center does not meet the domain box")
+
+    @property
+    def size(self) -> int:
+        return self.center.size
+
+
+@dataclass(frozen=True, eq=False)
+class Polytope:
+    """The inputs of a box that satisfy linear atoms over the input value."""
+
+    box: Box
+    constraints: tuple[Atom, ...]
+
+    @property
+    def size(self) -> int:
+        return self.box.size
+
+
+Region: TypeAlias = Box | Ball | Polytope
+
+
+def exact_bounds(region: Region) -> tuple[list[Fraction], list[Fraction]]:
+    """Lower and upper bound of each input as exact rationals (a polytope's are those of its box)."""
+    match region:
+        case Box(lower=lower, upper=upper):
+            return [Fraction(v) for v in lower.tolist()], [Fraction(v) for v in upper.tolist()]
+        case Ball(center=center, radius=radius, domain=domain):
+            r = Fraction(radius)
+            points = [Fraction(v) for v in center.tolist()]
+            low, high = exact_bounds(domain)
+            lower = [max(c - r, lo) for c, lo in zip(points, low, strict=True)]
+            return lower, [min(c + r, hi) for c, hi in zip(points, high, strict=True)]
+        case Polytope(box=box):
+            return exact_bounds(box)
+
+
+def outer_bounds(region: Region) -> tuple[Array, Array]:
+    """The smallest float64 box around the exact bounds."""
+    lower, upper = exact_bounds(region)
+    return (
+        np.array([round_down(v) for v in lower], dtype=np.float64),
+        np.array([round_up(v) for v in upper], dtype=np.float64),
+    )
+
+
+def inner_bounds(region: Region) -> tuple[Array, Array]:
+    """The largest float64 box inside the exact bounds; lower may pass upper where no float lies between them."""
+    lower, upper = exact_bounds(region)
+    return (
+        np.array([round_up(v) for v in lower], dtype=np.float64),
+        np.array([round_down(v) for v in upper], dtype=np.float64),
+    )
+
+
+def constraints(region: Region) -> tuple[Atom, ...]:
+    """The linear atoms that cut the region's box."""
+    return region.constraints if isinstance(region, Polytope) else ()
+
+
+def round_down(value: Fraction) -> float:
+    """The largest float64 <= value."""
+    nearest = float(value)
+    return nearest if Fraction(nearest) <= value else float(np.nextafter(nearest, -np.inf))
+
+
+def round_up(value: Fraction) -> float:
+    """The smallest float64 >= value."""
+    return -round_down(-value)
