@@ -1,0 +1,7 @@
+"""Sites and traces: the named values of the network on the samples."""
+
+from specmine.tracing.original import compare_with_original
+from specmine.tracing.sites import Sites
+from specmine.tracing.trace import NO_CLASS, Trace, column, predict, select_samples, trace
+
+__all__ = ["NO_CLASS", "Sites", "Trace", "column", "compare_with_original", "predict", "select_samples", "trace"]

@@ -1,0 +1,121 @@
+"""The predicate families, and what any predicate of theirs means.
+
+A new family is one file in this folder and one line in FAMILIES.
+"""
+
+import difflib
+import math
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specmine.errors import BadClause, BadConfig
+from specmine.predicates.families.output import OUTPUT
+from specmine.predicates.families.unary import UNARY
+from specmine.predicates.form import Bits, Family, Form, Grid, Kind
+from specmine.predicates.predicate import Argument, Predicate
+from specmine.tracing.sites import Sites
+from specmine.tracing.trace import Trace, column
+from verifier.formula import Formula
+
+FAMILIES: dict[str, Family] = {
+    "unary": UNARY,
+    "output": OUTPUT,
+}
+
+FORMS: dict[str, Form] = {name: form for family in FAMILIES.values() for name, form in family.forms.items()}
+
+
+def form_of(predicate: Predicate) -> Form:
+    """The form of a predicate; raises BadClause with the nearest names where there is none."""
+    if predicate.form not in FORMS:
+        near = difflib.get_close_matches(predicate.form, FORMS, n=3, cutoff=0.4) or list(FORMS)
+        raise BadClause(f"no predicate form {predicate.form!r}; nearest are {', '.join(near)}; all: {', '.join(FORMS)}")
+    return FORMS[predicate.form]
+
+
+def validate(predicate: Predicate, sites: Sites) -> Predicate:
+    """The predicate with whole thresholds as floats; raises BadClause where it means nothing on this network."""
+    form = form_of(predicate)
+    if len(predicate.arguments) != len(form.signature):
+        wanted = f"{form.name}({', '.join(form.signature)})"
+        raise BadClause(f"{predicate} has {len(predicate.arguments)} arguments; write {wanted}")
+    site = "y"
+    arguments: list[Argument] = []
+    for kind, argument in zip(form.signature, predicate.arguments, strict=True):
+        arguments.append(_checked(kind, argument, site, predicate, sites))
+        site = str(argument) if kind == "site" else site
+    problem = form.check(tuple(arguments))
+    if problem:
+        raise BadClause(f"{predicate}: {problem}")
+    return Predicate(predicate.form, tuple(arguments))
+
+
+def denote(predicate: Predicate, sites: Sites) -> Formula:
+    """The formula over network values that holds exactly where the predicate holds; a threshold is the exact rational."""
+    return form_of(predicate).denote(predicate.arguments, sites)
+
+
+def bits(predicate: Predicate, trace: Trace) -> Bits:
+    """Truth (samples,) of the predicate on each sample of a trace."""
+    form = form_of(predicate)
+    columns = {site: column(trace, site).T for site in form.sites(predicate.arguments)}
+    return form.bits(arguments_of([predicate]), columns)[0]
+
+
+def arguments_of(predicates: list[Predicate]) -> tuple[Any, ...]:
+    """The arguments of predicates of one form and site in the shape that `Form.bits` takes."""
+    form = form_of(predicates[0])
+    return tuple(
+        predicates[0].arguments[place] if kind == "site" else _array(kind, [p.arguments[place] for p in predicates])
+        for place, kind in enumerate(form.signature)
+    )
+
+
+def candidates(
+    family: Family | str,
+    trace: Trace,
+    *,
+    sites_wanted: Collection[str] = (),
+    heads: NDArray[np.int64] | None = None,
+    thresholds: int = 8,
+    head_levels: tuple[float, ...] = (0.0, 0.05),
+) -> tuple[Predicate, ...]:
+    """The candidate predicates of a family on a trace, in a fixed order, without repeats.
+
+    sites_wanted: site names, by default the activation outputs that the trace holds. heads: a class for each sample, -1
+    for none, by default the network's own. Each neuron gets its phases; above and below at its range and at `thresholds`
+    evenly spaced quantiles of all samples; and above and below that hold on all but a share `head_levels` of the samples
+    of each class. Neurons that are constant over the samples get no thresholds. Their number is linear in the neurons.
+    """
+    if isinstance(family, str):
+        if family not in FAMILIES:
+            raise BadConfig(f"no predicate family {family!r}; known are {', '.join(FAMILIES)}")
+        family = FAMILIES[family]
+    wanted = tuple(sites_wanted) or tuple(site for site in trace.sites.hidden if site in trace.values)
+    grid = Grid(wanted, trace.predictions if heads is None else np.asarray(heads), thresholds, head_levels)
+    return tuple(dict.fromkeys(family.candidates(trace, grid)))
+
+
+def _checked(kind: Kind, argument: Argument, site: str, predicate: Predicate, sites: Sites) -> Argument:
+    if kind == "site":
+        if not isinstance(argument, str):
+            raise BadClause(f"{predicate}: {argument!r} is not a site name such as {', '.join(sites.aliases)}")
+        sites.value(argument)
+        return argument
+    if kind == "threshold":
+        if not isinstance(argument, int | float) or isinstance(argument, bool) or not math.isfinite(argument):
+            raise BadClause(f"{predicate}: {argument!r} is not a threshold; write a finite decimal number such as 0.75")
+        return float(argument) + 0.0
+    if not isinstance(argument, int) or isinstance(argument, bool):
+        raise BadClause(f"{predicate}: {argument!r} is not a {kind}; write a whole number from 0")
+    if kind == "class" and not 0 <= argument < sites.size("y"):
+        raise BadClause(f"{predicate}: the network has classes 0 to {sites.size('y') - 1}, got {argument}")
+    sites.check_index(site, argument)
+    return argument
+
+
+def _array(kind: Kind, values: list[Argument]) -> NDArray[Any]:
+    return np.array(values, dtype=np.float64 if kind == "threshold" else np.int64)

@@ -1,0 +1,125 @@
+"""What the data says about a clause, split by split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from specmine.errors import BadData
+from specmine.predicates.families import bits
+from specmine.predicates.form import Bits
+from specmine.predicates.predicate import Predicate
+from specmine.stats.counts import benjamini_hochberg, fisher_p, wilson
+from specmine.tracing.trace import Trace
+
+Interval = tuple[float, float]
+SPLITS = ("mine", "holdout", "test")
+"""In the order of their numbers in a split array."""
+
+
+class Clause(Protocol):
+    """Any clause: a head (None for `false`) and a body."""
+
+    @property
+    def head(self) -> Predicate | None: ...
+
+    @property
+    def body(self) -> tuple[Predicate, ...]: ...
+
+
+@dataclass(frozen=True)
+class SplitEvidence:
+    """Counts of a clause on the samples of one split, and what follows from them.
+
+    positives: samples where the head holds; support: where the body holds; errors: where the body holds and the head does
+    not. precision, recall and lift are None where they divide by zero; intervals are 95 % Wilson intervals, (0, 1)
+    without data. p: one-sided Fisher exact test that the body is independent of the head; q: p adjusted for all
+    candidates tried, None until `fill_q`.
+    """
+
+    samples: int
+    positives: int
+    support: int
+    errors: int
+    precision: float | None
+    precision_interval: Interval
+    recall: float | None
+    recall_interval: Interval
+    lift: float | None
+    p: float
+    q: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence on the three splits: clauses are chosen on mine and holdout; test is for reporting only."""
+
+    mine: SplitEvidence
+    holdout: SplitEvidence
+    test: SplitEvidence
+
+
+def measure(clause: Clause, trace: Trace, split: Any, *, head_bits: Bits | None = None) -> Evidence:
+    """Evidence of a clause on a traced data set; split: (samples,) numbers 0 mine, 1 hold-out, 2 test.
+
+    class(c) holds where the network's own output c is strictly the largest. A head of None holds nowhere. head_bits: the
+    head's truth (samples,), where it is already known. Raises BadClause where a predicate's site is not in the trace.
+    """
+    if head_bits is None:
+        head_bits = np.zeros(trace.samples, dtype=bool) if clause.head is None else bits(clause.head, trace)
+    return evidence_of(body_bits(clause, trace), head_bits, split)
+
+
+def body_bits(clause: Clause, trace: Trace) -> Bits:
+    """Where (samples,) the whole body holds; everywhere for an empty body."""
+    body = np.ones(trace.samples, dtype=bool)
+    for predicate in clause.body:
+        body &= bits(predicate, trace)
+    return body
+
+
+def evidence_of(body: Bits, head: Bits, split: Any) -> Evidence:
+    """Evidence from the truth (samples,) of body and head on each sample."""
+    parts = np.asarray(split)
+    if not body.shape == head.shape == parts.shape:
+        raise BadData(f"body, head and split must speak of the same samples, got {body.shape}, {head.shape}, {parts.shape}")
+    return Evidence(*(_count(body[parts == part], head[parts == part]) for part in range(len(SPLITS))))
+
+
+def _count(body: Bits, head: Bits) -> SplitEvidence:
+    hits = int(np.count_nonzero(body & head))
+    return split_evidence(samples=len(body), positives=int(head.sum()), support=int(body.sum()), hits=hits)
+
+
+def split_evidence(*, samples: int, positives: int, support: int, hits: int) -> SplitEvidence:
+    """Evidence from four counts; hits: samples where body and head both hold.
+
+    >>> split_evidence(samples=100, positives=20, support=10, hits=9).lift
+    4.5
+    """
+    precision = hits / support if support else None
+    return SplitEvidence(
+        samples=samples,
+        positives=positives,
+        support=support,
+        errors=support - hits,
+        precision=precision,
+        precision_interval=wilson(hits, support),
+        recall=hits / positives if positives else None,
+        recall_interval=wilson(hits, positives),
+        lift=hits * samples / (support * positives) if support and positives else None,
+        p=fisher_p(samples=samples, positives=positives, support=support, hits=hits),
+    )
+
+
+def fill_q(evidence: Sequence[Evidence], *, tried: int | None = None) -> list[Evidence]:
+    """The same evidence with Benjamini-Hochberg q on every split.
+
+    tried: how many candidates were tested in all, those not listed counting as p = 1; by default the listed ones.
+    """
+    filled = list(evidence)
+    for name in SPLITS:
+        q = benjamini_hochberg([getattr(item, name).p for item in evidence], tried=tried)
+        filled = [replace(item, **{name: replace(getattr(item, name), q=float(v))}) for item, v in zip(filled, q, strict=True)]
+    return filled
