@@ -1,0 +1,148 @@
+"""Grow a network value by value, refusing what does not fit or would not fit in memory."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from verifier.errors import BadNetwork, UnsupportedOp
+from verifier.network import Network, Node, output_shape
+from verifier.ops import Array, AveragePool, Conv, LeakyRelu, Linear, MaxPool, Op, Reshape, Shape, Transpose, frozen_array
+
+MAX_ENTRIES = 2**27
+"""Most entries of one value, of one weight array, or of all folded constants of a file: 1 GiB as float64."""
+
+POSITIVE_FIELDS = ("stride", "dilation", "kernel")
+
+
+class NetworkBuilder:
+    """Collects nodes in topological order and knows the shape of every value so far."""
+
+    def __init__(self, name: str, shape: Shape) -> None:
+        self.input = name
+        self._shapes: dict[str, Shape] = {name: shape}
+        self._nodes: list[Node] = []
+        if any(length < 1 for length in shape):
+            raise BadNetwork(f"input {name!r} has shape {shape}; every axis needs a length of at least 1")
+        check_entries(shape, f"input {name!r}")
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        return self._shapes
+
+    def add(self, output: str, op: Op, *inputs: str) -> str:
+        """Append output = op(*inputs); returns the output's name. Raises BadNetwork where it cannot be right."""
+        try:
+            _check_settings(op)
+            _check_padded(op, [self._shapes[name] for name in inputs])
+            shape = output_shape(op, [self._shapes[name] for name in inputs])
+        except (AssertionError, ValueError, IndexError) as error:
+            given = ", ".join(f"{name!r} {self._shapes[name]}" for name in inputs)
+            raise BadNetwork(f"{type(op).__name__} at {output!r} does not fit its inputs {given}: {error}") from error
+        if output in self._shapes:
+            raise BadNetwork(f"value {output!r} is assigned twice; every value needs a name of its own")
+        check_entries(shape, f"value {output!r}")
+        self._shapes[output] = shape
+        self._nodes.append(Node(output, op, inputs))
+        return output
+
+    def step(self, output: str, suffix: str, op: Op, *inputs: str) -> str:
+        """Append an intermediate value on the way to `output`, under a fresh name made of both words."""
+        name = f"{output}/{suffix}"
+        while name in self._shapes:
+            name += "'"
+        return self.add(name, op, *inputs)
+
+    def copy(self, output: str, source: str) -> str:
+        """The same value under another name."""
+        return self.add(output, Reshape(self._shapes[source]), source)
+
+    def build(self, output: str) -> Network:
+        """The network up to `output`; nodes it does not depend on are left out."""
+        if output not in self._shapes:
+            raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
+        needed, kept = {output}, []
+        for node in reversed(self._nodes):
+            if node.output in needed:
+                needed |= set(node.inputs)
+                kept.append(node)
+        if self.input not in needed:
+            raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
+        return Network(self.input, self._shapes[self.input], tuple(reversed(kept)), output)
+
+
+def check_entries(shape: Shape, owner: str) -> None:
+    """Raises BadNetwork where an array of this shape is too large to be held."""
+    if math.prod(shape) > MAX_ENTRIES:
+        raise BadNetwork(f"{owner} has shape {shape}, {math.prod(shape)} entries; at most {MAX_ENTRIES} are allowed")
+
+
+def swapped_axes(rank: int) -> Transpose:
+    """The transposition of the last two axes."""
+    return Transpose((*range(rank - 2), rank - 1, rank - 2))
+
+
+def multiply_left(builder: NetworkBuilder, output: str, value: str, weight: Array) -> None:
+    """output = value @ weight, as numpy's matmul: value may have any rank >= 1, weight rank 1 or 2."""
+    if weight.ndim == 1:
+        column = builder.step(output, "column", affine(weight.reshape(1, -1)), value)
+        builder.add(output, Reshape(builder.shapes[column][:-1]), column)
+    else:
+        builder.add(output, affine(weight.T), value)
+
+
+def multiply_right(builder: NetworkBuilder, output: str, weight: Array, value: str) -> None:
+    """output = weight @ value, as numpy's matmul: value may have any rank >= 1, weight rank 1 or 2."""
+    rank = len(builder.shapes[value])
+    rows = weight.reshape(-1, weight.shape[-1])
+    if rank == 1:
+        product = builder.step(output, "product", affine(rows), value)
+        builder.add(output, Reshape(builder.shapes[product] if weight.ndim == 2 else ()), product)
+        return
+    turned = builder.step(output, "transposed", swapped_axes(rank), value)
+    product = builder.step(output, "product", affine(rows), turned)
+    if weight.ndim == 1:
+        builder.add(output, Reshape(builder.shapes[product][:-1]), product)
+    else:
+        builder.add(output, swapped_axes(rank), product)
+
+
+def affine(weight: Array, bias: Array | None = None) -> Linear:
+    """The linear operator over the last axis; weight (out, in), bias any shape that broadcasts to (out,) or None."""
+    return Linear(frozen_array(weight), frozen_array(np.broadcast_to(0.0 if bias is None else bias, weight.shape[:1])))
+
+
+def matrix(weight: Array, value_rank: int, op: str, node: str) -> Array:
+    """The weight of a matrix product without leading axes of length 1; raises UnsupportedOp for a stack of matrices."""
+    while weight.ndim > 2 and weight.shape[0] == 1 and weight.ndim <= value_rank:
+        weight = weight[0]
+    if not 1 <= weight.ndim <= 2:
+        raise UnsupportedOp(op, node, f"constant of shape {weight.shape}; only a single matrix or vector is")
+    return weight
+
+
+def _check_settings(op: Op) -> None:
+    for name, field in vars(op).items():
+        if isinstance(field, np.ndarray):
+            assert field.size and np.isfinite(field).all(), f"{name} must be finite and not empty"
+        elif name in POSITIVE_FIELDS:
+            assert all(n >= 1 for n in field), f"{name} must be positive, got {field}"
+        elif name == "padding":
+            assert all(n >= 0 for pair in field for n in pair), f"padding must not be negative, got {field}"
+    match op:
+        case Conv(weight=weight, bias=bias, groups=groups):
+            assert weight.ndim in (3, 4), f"weight must have one or two space axes, got shape {weight.shape}"
+            assert bias.shape == weight.shape[:1], f"bias must have shape {weight.shape[:1]}, got {bias.shape}"
+            assert groups >= 1 and weight.shape[0] % groups == 0, f"{groups} groups do not divide {weight.shape[0]} channels"
+        case AveragePool(kernel=kernel):
+            assert len(kernel) in (1, 2) and (op.divisor > 0).all(), "needs one or two space axes and positive divisors"
+        case MaxPool(kernel=kernel):
+            assert len(kernel) in (1, 2), "needs one or two space axes"
+        case LeakyRelu(slope=slope):
+            assert 0 <= slope <= 1, f"slope must lie in [0, 1], got {slope}"
+
+
+def _check_padded(op: Op, inputs: list[Shape]) -> None:
+    if isinstance(op, Conv | AveragePool | MaxPool):
+        padded = [length + sum(pair) for length, pair in zip(inputs[0][2:], op.padding, strict=True)]
+        check_entries((*inputs[0][:2], *padded), "padded input")
