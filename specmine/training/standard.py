@@ -1,0 +1,105 @@
+"""Plain training: cross-entropy and Adam, a function of the data and the seed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from specmine.errors import BadConfig
+from specmine.progress import SILENT, Progress
+from specmine.training.architectures import mlp, standardise
+from verifier.ops import Array
+from verifier.region import Box
+
+Loss: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class TrainingData(Protocol):
+    """What training needs of a data set: its mining split, its input domain and its classes."""
+
+    @property
+    def mine(self) -> tuple[Array, NDArray[np.int64]]: ...
+
+    @property
+    def domain(self) -> Box: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
+def cross_entropy(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The mean cross-entropy of the outputs on a batch."""
+    return nn.functional.cross_entropy(module(x), y)
+
+
+def train_standard(
+    dataset: TrainingData,
+    *,
+    hidden: Sequence[int] = (32, 32),
+    epochs: int = 60,
+    seed: int = 0,
+    batch: int = 32,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    architecture: Callable[[], nn.Sequential] | None = None,
+    progress: Progress = SILENT,
+) -> nn.Sequential:
+    """A ReLU network trained on the mining split of a data set; it takes flat raw samples (batch, inputs) in float32.
+
+    Its first layer maps the input domain to [0, 1]. architecture: makes the network to train, in place of `hidden`. The
+    same arguments and number of threads give the same network.
+    """
+    if epochs < 0 or batch < 1 or not all(width >= 1 for width in hidden):
+        raise BadConfig(
+            f"training needs epochs >= 0, batch >= 1 and hidden widths >= 1, got epochs {epochs}, batch {batch}, "
+            f"hidden {tuple(hidden)}"
+        )
+    x, y = _tensors(dataset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        scaling = standardise(dataset.domain.lower, dataset.domain.upper)
+        made = architecture() if architecture else mlp(x.shape[1], hidden, len(dataset.classes), scaling=scaling)
+        optimiser = torch.optim.Adam(made.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        fit(made, optimiser, x, y, loss=cross_entropy, epochs=epochs, batch=batch, progress=progress)
+    return made.eval()
+
+
+def fit(
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: Loss,
+    epochs: int,
+    batch: int,
+    progress: Progress = SILENT,
+) -> None:
+    """Trains the module in place, going through shuffled samples (samples, inputs) once an epoch."""
+    progress.start("train", epochs)
+    for _ in range(epochs):
+        total = 0.0
+        for rows in torch.randperm(len(x)).split(batch):
+            optimiser.zero_grad()
+            value = loss(module, x[rows], y[rows])
+            value.backward()
+            optimiser.step()
+            total += value.item() * len(rows)
+        progress.advance(text=f"loss {total / len(x):.4f}")
+    progress.finish()
+
+
+def accuracy(module: nn.Module, x: Any, y: Any) -> float:
+    """The share of samples (samples, *shape) whose label is the module's largest output."""
+    flat = torch.from_numpy(np.asarray(x, dtype=np.float32).reshape(len(x), -1).copy())
+    with torch.no_grad():
+        predicted = module(flat).argmax(dim=1).numpy()
+    return float((predicted == np.asarray(y)).mean())
+
+
+def _tensors(dataset: TrainingData) -> tuple[Tensor, Tensor]:
+    x, y = dataset.mine
+    return torch.from_numpy(x.reshape(len(x), -1).astype(np.float32)), torch.from_numpy(y.astype(np.int64))
