@@ -1,0 +1,85 @@
+"""The configuration of a run: what to mine, where to prove it, how long to try."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from specmine.errors import BadConfig
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Synthesis = Literal["threshold", "smallest", "peel"]
+
+REGION = re.compile(r"domain|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
+
+
+class Config(BaseModel):
+    """Every option of `mine`, each with its default; unknown keys are errors.
+
+    The fields are the keys of a TOML configuration file and, with dashes for underscores, the options of
+    `specmine mine`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, description="seed of everything random")
+    families: tuple[str, ...] = Field(("unary",), description="predicate families to mine from")
+    sites: tuple[str, ...] = Field((), description="sites to mine from, such as h2; all activation outputs where empty")
+    thresholds: Count = Field(8, description="quantile thresholds a neuron")
+    synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
+    deltas: tuple[Share, ...] = Field((0.0, 0.01, 0.05, 0.1), description="threshold composition: a literal may miss this share")
+    recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
+    max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
+    regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")
+    balls_per_class: Count = Field(3, description="balls a class and radius")
+    timeout_s: Seconds = Field(20.0, description="seconds to decide one claim")
+    budget_s: Seconds = Field(600.0, description="seconds to decide all claims; the rest stay unchecked")
+    engine: str = Field("auto", description="engine of the verifier")
+    jobs: Count = Field(2, description="threads")
+    exports: tuple[str, ...] = Field(("smtlib", "prolog", "json"), description="what to export at the end of a run")
+
+    @field_validator("regions")
+    @classmethod
+    def _regions_are_known(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
+        for region in regions:
+            if not REGION.fullmatch(region):
+                raise ValueError(f"{region!r} is not a region; write domain, or ball:RADIUS such as ball:0.05")
+        return regions
+
+
+def make_config(path: Path | str | None = None, **overrides: Any) -> Config:
+    """The configuration of a TOML file (or the defaults) with overrides on top; an override of None is none.
+
+    Raises BadConfig naming every unknown or ill-typed key.
+
+    >>> make_config(seed=3, recall=None).seed
+    3
+    """
+    values = _read_toml(Path(path)) if path is not None else {}
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(detail) for detail in error.errors())
+        raise BadConfig(f"{path or 'configuration'}: {problems}") from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfig(f"cannot read configuration {path}: {error}; give a TOML file of keys such as seed = 0") from error
+
+
+def _describe(detail: Any) -> str:
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] != "extra_forbidden":
+        return f"key {key!r}: {detail['msg']}, got {detail['input']!r}"
+    known = list(Config.model_fields)
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
+    return f"unknown key {key!r}; nearest are {', '.join(near)}"

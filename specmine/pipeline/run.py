@@ -1,0 +1,142 @@
+"""A run: its folder, its inputs, its configuration, and what it has reached so far."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specmine.config import Config, make_config
+from specmine.data import Dataset, read_npz
+from specmine.document import from_json, to_json
+from specmine.errors import BadRun
+from specmine.exhibit import Exhibit
+from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
+from specmine.pipeline.inputs import Inputs, reload_data
+from specmine.pipeline.provenance import provenance
+from specmine.progress import SILENT, Progress
+from specmine.spec import Coverage, Spec
+from specmine.tracing import Sites, Trace, trace
+from specmine.verification import Store, outcomes
+from verifier.formats.archive import read_archive, write_network
+
+CLAIMS, SECONDS, MODEL, DATA = "claims.json", "seconds.json", "model.network", "data.npz"
+EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports")
+"""Settings that may change from one start of a run to the next; the others are part of what the run is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    folder: Path
+    inputs: Inputs
+    config: Config
+    progress: Progress = SILENT
+
+    @cached_property
+    def sites(self) -> Sites:
+        return Sites(self.inputs.network)
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.inputs.dataset
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The samples run through the network; recomputed where needed, which costs less than reading it would."""
+        keep = {*self.sites.hidden, *self.config.sites, "y"}
+        return trace(self.sites, self.dataset.x, keep=sorted(keep), progress=self.progress)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the seconds of the block to those of the stage, also over restarts."""
+        begin = time.monotonic()
+        yield
+        seconds = self.seconds
+        write_json(self.folder / SECONDS, seconds | {name: round(seconds.get(name, 0.0) + time.monotonic() - begin, 3)})
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return read_json(self.folder / SECONDS) if (self.folder / SECONDS).exists() else {}
+
+    def write_claims(self, spec: Spec) -> None:
+        """Keeps claims with evidence and witnesses; their verdicts are in the store."""
+        write_text(self.folder / CLAIMS, to_json(spec))
+
+    @property
+    def spec(self) -> Spec:
+        """The claims with all that is known of them; without claims where the run has not come that far."""
+        path = self.folder / CLAIMS
+        if not path.exists():
+            return Spec((), provenance(self.inputs, self.config), Coverage(0, 0, {}), self.seconds)
+        written = from_json(path.read_text(encoding="utf-8"), str(path))
+        claims = tuple(outcomes(written.claims, self.sites, self.store))
+        return replace(written, claims=claims, seconds=self.seconds)
+
+    @property
+    def exhibit(self) -> Exhibit:
+        """The Spec as it stands, with network, samples and traces."""
+        return Exhibit(self.spec, self.dataset, self.sites, self.trace)
+
+
+def start_run(folder: Path, inputs: Inputs, config: Config, progress: Progress = SILENT) -> Run:
+    """Takes the folder for a run on these inputs, or goes on with the run that has them already.
+
+    Raises BadRun where the folder belongs to another run or cannot be written.
+    """
+    details = {"config": config.model_dump(mode="json"), "source": inputs.source, "name": inputs.dataset.name}
+    claim_folder(folder, identity(inputs, config), details)
+    if not (folder / MODEL).exists():
+        with writing(folder / MODEL) as path:
+            write_network(inputs.network, path)
+    if inputs.source is None and not (folder / DATA).exists():
+        with writing(folder / DATA) as path:
+            _write_data(inputs.dataset, path)
+    return Run(folder, inputs, config, progress)
+
+
+def open_run(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) -> Run:
+    """The run of a folder, finished or not; effort: settings of EFFORT that replace those of its start.
+
+    Raises BadRun where the folder is no run, or its data is not there any more or has changed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadRun(f"no run folder {folder}; give the folder that 'specmine mine --out' wrote")
+    manifest = read_manifest(folder)
+    details = manifest["details"]
+    config = make_config(**(details["config"] | {key: value for key, value in effort.items() if value is not None}))
+    source = details["source"]
+    dataset = read_npz(folder / DATA, name=details["name"]) if source is None else reload_data(source, config=config)
+    network = read_archive(folder / MODEL)
+    inputs = Inputs(network, dataset, source)
+    claim_folder(folder, identity(inputs, config), details)
+    return Run(folder, inputs, config, progress)
+
+
+def identity(inputs: Inputs, config: Config) -> Mapping[str, Any]:
+    """What a run is about: a resumed run must agree in all of it."""
+    dataset = inputs.dataset
+    bounds = np.concatenate([dataset.domain.lower, dataset.domain.upper])
+    settings = {key: value for key, value in config.model_dump(mode="json").items() if key not in EFFORT}
+    return {
+        "model": inputs.network.sha256,
+        "data": dataset.sha256,
+        "domain": hashlib.sha256(bounds.astype("<f8").tobytes()).hexdigest(),
+        "config": settings,
+    }
+
+
+def _write_data(dataset: Dataset, path: Path) -> None:
+    domain = dataset.domain
+    arrays = {"x": dataset.x, "y": dataset.y, "split": dataset.split, "lower": domain.lower, "upper": domain.upper}
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays, classes=np.array(dataset.classes))

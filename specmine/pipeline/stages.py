@@ -1,0 +1,141 @@
+"""The stages of a run, each reading what the one before wrote: clauses, claims, verdicts, exports, report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from specmine.data import MINE, TEST
+from specmine.errors import BadConfig
+from specmine.export import EXPORTERS
+from specmine.folder import read_json, write_json, write_text
+from specmine.pipeline.provenance import provenance
+from specmine.pipeline.run import CLAIMS, Run
+from specmine.pipeline.synthesis import synthesise
+from specmine.predicates.form import Bits
+from specmine.queries import body_atoms
+from specmine.regions import NamedRegion, ball_around, ball_centers, domain_of, radius_of
+from specmine.report import report_html
+from specmine.rules import parse_clause
+from specmine.rules.clause import HornClause
+from specmine.spec import Claim, Coverage, Outcome, Spec
+from specmine.stats import body_bits, fill_q, measure
+from specmine.verification import Effort, prove, sample_witness
+
+CLAUSES, EXPORTS, REPORT = "clauses.json", "exports", "report.html"
+
+
+def finish_run(run: Run) -> Spec:
+    """Runs every stage that is not done yet, and returns what the run gives."""
+    clauses, tried = clause_stage(run)
+    claim_stage(run, clauses, tried)
+    verify_stage(run)
+    with run.stage("export"):
+        for name in run.config.exports:
+            export_run(run, name)
+    with run.stage("report"):
+        write_report(run)
+    return run.spec
+
+
+def clause_stage(run: Run) -> tuple[list[HornClause], int]:
+    """The mined clauses and how many candidate predicates they were chosen from."""
+    path = run.folder / CLAUSES
+    if not path.exists():
+        with run.stage("trace"):
+            trace = run.trace
+        with run.stage("synthesis"):
+            clauses, tried = synthesise(trace, run.dataset, run.config, run.progress)
+        write_json(path, {"candidates": tried, "clauses": [str(clause) for clause in clauses]})
+    content = read_json(path)
+    return [parse_clause(text, sites=run.sites) for text in content["clauses"]], content["candidates"]
+
+
+def claim_stage(run: Run, clauses: Sequence[HornClause], tried: int) -> None:
+    """Writes each clause over each of its regions, with evidence and a witness."""
+    if not (run.folder / CLAIMS).exists():
+        with run.stage("evidence"):
+            spec = make_claims(run, clauses, run.config.regions, tried=tried)
+        run.write_claims(spec)
+
+
+def verify_stage(run: Run) -> Spec:
+    """Asks for every claim that has no verdict yet, as far as the budget goes."""
+    config = run.config
+    effort = Effort(timeout_s=config.timeout_s, budget_s=config.budget_s, engine=config.engine)
+    with run.stage("verify"):
+        prove(run.spec.claims, run.sites, run.store, effort=effort, progress=run.progress)
+    return run.spec
+
+
+def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str], *, tried: int) -> Spec:
+    """Claims without verdicts: clauses measured on the data, over the whole domain or balls around samples."""
+    trace, dataset = run.trace, run.dataset
+    measured = fill_q([measure(c, trace, dataset.split) for c in clauses], tried=max(tried, len(clauses)))
+    evidence = dict(zip(clauses, measured, strict=True))
+    fires = {clause: body_bits(clause, trace) for clause in clauses}
+    run.progress.start("evidence", None)
+    claims = []
+    for clause, region in _pairs(run, clauses, regions, fires):
+        rows = np.flatnonzero(fires[clause])
+        rows = rows if region.sample is None else rows[rows == region.sample]
+        witness = sample_witness(clause, region, run.sites, rows.tolist(), dataset.x)
+        claims.append(
+            Claim(clause, body_atoms(clause, run.sites), evidence[clause], region, Outcome(witness=witness))
+        )
+        run.progress.advance()
+    run.progress.finish(f"{len(claims)} claims")
+    return Spec(tuple(claims), provenance(run.inputs, run.config), _coverage(run, fires), run.seconds)
+
+
+def _pairs(run: Run, clauses: Sequence[HornClause], wanted: Sequence[str], fires: Mapping[HornClause, Bits]) -> Iterator[tuple[HornClause, NamedRegion]]:
+    """Every clause over every wanted region; a ball belongs to the clauses that fire at its center for its class."""
+    config, dataset = run.config, run.dataset
+    for text in wanted:
+        radius = radius_of(text)
+        if radius is None:
+            yield from ((clause, domain_of(dataset)) for clause in clauses)
+            continue
+        for clause in clauses:
+            rows = np.flatnonzero(fires[clause] & (dataset.split != MINE))
+            of_class = class_of(clause)
+            if of_class is not None:
+                rows = rows[dataset.y[rows] == of_class]
+            centers = ball_centers(dataset, run.trace.predictions, rows, per_class=config.balls_per_class, seed=config.seed)
+            yield from ((clause, ball_around(dataset, center, radius)) for center in centers)
+
+
+def _coverage(run: Run, fires: Mapping[HornClause, Bits]) -> Coverage:
+    """What each clause covers among the correctly classified test inputs of its class."""
+    test = run.dataset.split == TEST
+    labels, predictions = run.dataset.y[test], run.trace.predictions[test]
+    correct = labels == predictions
+    covered = {
+        clause.id: tuple(int(i) for i in np.flatnonzero(correct & (labels == class_of(clause)) & rows[test]))
+        for clause, rows in fires.items()
+    }
+    return Coverage(int(test.sum()), int(correct.sum()), covered)
+
+
+def class_of(clause: HornClause) -> int | None:
+    """The class that the head derives, None where it is another predicate or false."""
+    return int(clause.head.arguments[0]) if clause.head is not None and clause.head.form == "class" else None
+
+
+def export_run(run: Run, name: str) -> list[Path]:
+    """Writes one export of what the run has reached into its folder; raises BadConfig for an unknown exporter."""
+    if name not in EXPORTERS:
+        raise BadConfig(f"no exporter {name!r}; known are {', '.join(EXPORTERS)}")
+    run.progress.start(f"export {name}", None)
+    paths = EXPORTERS[name](run.exhibit, run.folder / EXPORTS / name)
+    run.progress.finish(f"{len(paths)} files")
+    return paths
+
+
+def write_report(run: Run) -> Path:
+    """Writes the report of what the run has reached; one self-contained HTML file."""
+    run.progress.start("report", None)
+    path = run.folder / REPORT
+    write_text(path, report_html(run.exhibit))
+    run.progress.finish(str(path))
+    return path

@@ -1,0 +1,58 @@
+"""From data to input regions: the whole input domain, and balls around samples, clipped to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specmine.config import REGION
+from specmine.errors import BadConfig
+from specmine.data import Dataset
+from verifier.ops import Array
+from verifier.region import Ball, Box
+
+DOMAIN = "domain"
+
+
+@dataclass(frozen=True, eq=False)
+class NamedRegion:
+    """A region under the name that claims and files use for it; sample: the row a ball is around."""
+
+    name: str
+    region: Box | Ball
+    sample: int | None = None
+
+
+def domain_of(dataset: Dataset) -> NamedRegion:
+    """The whole input domain, as the data set's card states it."""
+    return NamedRegion(DOMAIN, dataset.domain)
+
+
+def radius_of(wanted: str) -> float | None:
+    """The radius of a wanted region's text, None for the whole domain.
+
+    >>> radius_of("ball:0.05"), radius_of("domain")
+    (0.05, None)
+    """
+    match = REGION.fullmatch(wanted)
+    if not match:
+        raise BadConfig(f"{wanted!r} is not a region; write domain, or ball:RADIUS such as ball:0.05")
+    return None if match["radius"] is None else float(match["radius"])
+
+
+def ball_around(dataset: Dataset, sample: int, radius: float) -> NamedRegion:
+    """The L-infinity ball of a radius, in the units of the input, around one row, clipped to the domain."""
+    return NamedRegion(f"ball:{radius}:{sample}", Ball(_row(dataset, sample), radius, dataset.domain), sample)
+
+
+def ball_centers(dataset: Dataset, predictions: NDArray[np.integer], rows: Sequence[int], *, per_class: int, seed: int) -> list[int]:
+    """Up to per_class of the given rows for each class, correctly classified, chosen by the seed, in ascending order."""
+    order = np.random.default_rng(seed).permutation(np.asarray(rows, dtype=np.int64))
+    good = order[predictions[order] == dataset.y[order]]
+    chosen = [row for label in range(len(dataset.classes)) for row in good[dataset.y[good] == label][:per_class]]
+    return sorted(int(row) for row in chosen)
+
+
+def _row(dataset: Dataset, sample: int) -> Array:
+    return np.asarray(dataset.x[sample], dtype=np.float64).reshape(-1)
