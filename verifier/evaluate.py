@@ -1,15 +1,16 @@
 """Run the network on a batch of samples with torch; differentiable in the input."""
 
-from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Collection
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from verifier.network import Network
+from verifier.errors import VerifierError
+from verifier.network import Network, Node
 from verifier.ops import (
     Array,
     AveragePool,
@@ -31,17 +32,19 @@ def evaluate(network: Network, samples: Array | Tensor, *, keep: Collection[str]
     """Values of the network on samples of shape (batch, *any shape with the input's number of entries).
 
     Returns each kept value (all of them by default) with shape (batch, *value shape), in the samples' dtype and on their
-    device. Floating-point evaluation: use `verifier.check.replay` where exactness matters.
+    device; integer samples are taken as float64. Floating-point evaluation: use `verifier.check.replay` where exactness
+    matters. Raises VerifierError where the samples do not fit the input or a kept name is no value of the network.
     """
-    return forward(network, torch.as_tensor(samples), keep=keep)
+    return forward(network, _tensor(samples), keep=keep)
 
 
 def forward(network: Network, samples: Tensor, *, keep: Collection[str] | None = None) -> dict[str, Tensor]:
-    """`evaluate`, but differentiable."""
+    """`evaluate`, but differentiable. Only what the kept values depend on is computed."""
     wanted = set(network.shapes) if keep is None else set(keep)
-    last_use = _last_uses(network)
-    values = {network.input: samples.reshape(len(samples), *network.input_shape)}
-    for position, node in enumerate(network.nodes):
+    values = {network.input: _as_input(network, samples)}
+    nodes = _needed(network, wanted)
+    last_use = {name: position for position, node in enumerate(nodes) for name in node.inputs}
+    for position, node in enumerate(nodes):
         inputs = [values[name] for name in node.inputs]
         values[node.output] = FORWARD[type(node.op)](node.op, inputs)
         for name in set(node.inputs) - wanted:
@@ -52,17 +55,53 @@ def forward(network: Network, samples: Tensor, *, keep: Collection[str] | None =
 
 def output(network: Network, samples: Array | Tensor) -> Tensor:
     """The network's output on samples, flattened to (batch, outputs)."""
-    return evaluate(network, samples, keep=[network.output])[network.output].flatten(1)
+    result = evaluate(network, samples, keep=[network.output])[network.output]
+    return result.reshape(len(result), -1)
 
 
-def _last_uses(network: Network) -> Mapping[str, int]:
-    return {name: position for position, node in enumerate(network.nodes) for name in node.inputs}
+def _tensor(samples: Array | Tensor) -> Tensor:
+    if not isinstance(samples, Tensor):
+        # torch warns of read-only arrays, though nothing here writes to them
+        samples = torch.from_numpy(samples if samples.flags.writeable else samples.copy())
+    return samples if samples.is_floating_point() else samples.double()
 
 
-@lru_cache(maxsize=4096)
+def _as_input(network: Network, samples: Tensor) -> Tensor:
+    size = network.size(network.input)
+    if samples.ndim == 0 or samples[:1].numel() != size * len(samples[:1]):
+        raise VerifierError(
+            f"samples of shape {tuple(samples.shape)} do not fit input {network.input!r} of shape {network.input_shape}; "
+            f"give shape (batch, {size})"
+        )
+    return samples.reshape(len(samples), *network.input_shape)
+
+
+def _needed(network: Network, wanted: Collection[str]) -> list[Node]:
+    """The nodes that the wanted values depend on, in order."""
+    unknown = [name for name in wanted if name not in network.shapes]
+    if unknown:
+        known = ", ".join(list(network.shapes)[:20])
+        raise VerifierError(f"no value {unknown[0]!r} in the network; it has {known}")
+    needed, nodes = set(wanted), []
+    for node in reversed(network.nodes):
+        if node.output in needed:
+            needed.update(node.inputs)
+            nodes.append(node)
+    return nodes[::-1]
+
+
+_CONSTANTS: WeakKeyDictionary[Any, dict[tuple[str, torch.dtype, torch.device], Tensor]] = WeakKeyDictionary()
+
+
 def constant(op: Any, field: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An operator's array as a tensor; kept, since the same weights are used in every batch."""
-    return torch.from_numpy(np.array(getattr(op, field))).to(device=device, dtype=dtype)
+    """An operator's array as a tensor; kept as long as the operator lives, since every batch uses the same weights."""
+    kept = _CONSTANTS.setdefault(op, {})
+    key = (field, dtype, device)
+    if key not in kept:
+        # a tensor made under inference mode could never be part of a differentiable pass later
+        with torch.inference_mode(False):
+            kept[key] = torch.from_numpy(np.array(getattr(op, field))).to(device=device, dtype=dtype)
+    return kept[key]
 
 
 def _constants(op: Any, like: Tensor, *names: str) -> list[Tensor]:

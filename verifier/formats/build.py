@@ -12,7 +12,7 @@ from verifier.ops import Array, AveragePool, Conv, LeakyRelu, Linear, MaxPool, O
 MAX_ENTRIES = 2**27
 """Most entries of one value, of one weight array, or of all folded constants of a file: 1 GiB as float64."""
 
-POSITIVE_FIELDS = ("stride", "dilation", "kernel")
+POSITIVE_FIELDS = ("stride", "dilation", "kernel", "shape")
 
 
 class NetworkBuilder:
@@ -36,7 +36,9 @@ class NetworkBuilder:
             _check_settings(op)
             _check_padded(op, [self._shapes[name] for name in inputs])
             shape = output_shape(op, [self._shapes[name] for name in inputs])
-        except (AssertionError, ValueError, IndexError) as error:
+            if isinstance(op, AveragePool):
+                assert op.divisor.shape == shape[2:], f"divisor must have shape {shape[2:]}, got {op.divisor.shape}"
+        except (AssertionError, ValueError, IndexError, AttributeError, TypeError) as error:
             given = ", ".join(f"{name!r} {self._shapes[name]}" for name in inputs)
             raise BadNetwork(f"{type(op).__name__} at {output!r} does not fit its inputs {given}: {error}") from error
         if output in self._shapes:
@@ -58,17 +60,32 @@ class NetworkBuilder:
         return self.add(output, Reshape(self._shapes[source]), source)
 
     def build(self, output: str) -> Network:
-        """The network up to `output`; nodes it does not depend on are left out."""
+        """The network of all values so far, with this one as its output."""
         if output not in self._shapes:
             raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
-        needed, kept = {output}, []
-        for node in reversed(self._nodes):
-            if node.output in needed:
-                needed |= set(node.inputs)
-                kept.append(node)
-        if self.input not in needed:
-            raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
-        return Network(self.input, self._shapes[self.input], tuple(reversed(kept)), output)
+        return Network(self.input, self._shapes[self.input], tuple(self._nodes), output)
+
+
+def pad_zeros(
+    builder: NetworkBuilder, output: str, value: str, padding: Mapping[int, tuple[int, int]], *, op: str, node: str
+) -> None:
+    """output = value with zeros before and after it along space axes; `padding` is (begin, end) by axis.
+
+    Raises UnsupportedOp where another axis, or a negative length (a crop), is asked for.
+    """
+    reaching = {axis: pair for axis, pair in padding.items() if any(pair)}
+    if not reaching:
+        builder.copy(output, value)
+        return
+    shape = builder.shapes[value]
+    if len(shape) not in (3, 4) or shape[0] != 1 or min(reaching) < 2 or min(min(pair) for pair in reaching.values()) < 0:
+        raise UnsupportedOp(op, node, f"padding {reaching} by axis of shape {shape}; zeros around the space axes are")
+    channels, axes = shape[1], len(shape) - 2
+    ones = (1,) * axes
+    pairs = tuple(reaching.get(axis + 2, (0, 0)) for axis in range(axes))
+    # sound: a depthwise 1x1 convolution with weight 1 copies every entry, and its padding is zeros
+    copying = Conv(frozen_array(np.ones((channels, 1, *ones))), frozen_array(np.zeros(channels)), ones, pairs, ones, channels)
+    builder.add(output, copying, value)
 
 
 def check_entries(shape: Shape, owner: str) -> None:
@@ -109,7 +126,10 @@ def multiply_right(builder: NetworkBuilder, output: str, weight: Array, value: s
 
 def affine(weight: Array, bias: Array | None = None) -> Linear:
     """The linear operator over the last axis; weight (out, in), bias any shape that broadcasts to (out,) or None."""
-    return Linear(frozen_array(weight), frozen_array(np.broadcast_to(0.0 if bias is None else bias, weight.shape[:1])))
+    return Linear(
+        frozen_array(np.ascontiguousarray(weight)),
+        frozen_array(np.broadcast_to(0.0 if bias is None else bias, weight.shape[:1])),
+    )
 
 
 def matrix(weight: Array, value_rank: int, op: str, node: str) -> Array:
@@ -126,9 +146,10 @@ def _check_settings(op: Op) -> None:
         if isinstance(field, np.ndarray):
             assert field.size and np.isfinite(field).all(), f"{name} must be finite and not empty"
         elif name in POSITIVE_FIELDS:
-            assert all(n >= 1 for n in field), f"{name} must be positive, got {field}"
+            assert all(isinstance(n, int) and n >= 1 for n in field), f"{name} must be positive integers, got {field}"
         elif name == "padding":
-            assert all(n >= 0 for pair in field for n in pair), f"padding must not be negative, got {field}"
+            fits = all(isinstance(n, int) and n >= 0 for pair in field for n in pair)
+            assert fits, f"padding must not be negative, got {field}"
     match op:
         case Conv(weight=weight, bias=bias, groups=groups):
             assert weight.ndim in (3, 4), f"weight must have one or two space axes, got shape {weight.shape}"

@@ -147,6 +147,7 @@ FOLDED: Mapping[str, Callable[..., int]] = {
     "Neg": _input_size,
     "Pow": _broadcast_size,
     "Reciprocal": _input_size,
+    "Relu": _input_size,
     "Reshape": _input_size,
     "Shape": _input_size,
     "Slice": _input_size,

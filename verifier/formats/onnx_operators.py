@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from verifier.errors import BadNetwork, UnsupportedOp
-from verifier.formats.build import NetworkBuilder, affine, matrix, multiply_left, multiply_right, swapped_axes
+from verifier.formats.build import NetworkBuilder, affine, matrix, multiply_left, multiply_right, pad_zeros, swapped_axes
 from verifier.formats.onnx_constants import Constant, weights
 from verifier.formats.onnx_model import FLOAT_TYPES
 from verifier.formats.scales import batch_norm, reciprocal, scaled, total
@@ -352,10 +352,18 @@ def _cast(call: Call) -> None:
 
 
 def _pad(call: Call) -> None:
-    pads = call.integers(1) if call.name(1) else call.attributes.get("pads", ())
-    if any(pads):
-        raise call.refuse("padding other than zero places; give it to the convolution or pooling itself")
-    _copy(call)
+    mode, filling = _text(call.attributes.get("mode", b"constant")), float(call.attributes.get("value", 0.0))
+    if call.name(2):
+        filling = float(call.weights(2).reshape(-1)[0])
+    if mode != "constant" or filling != 0.0:
+        raise call.refuse(f"mode {mode} with value {filling}; padding with zeros is")
+    rank = len(call.shape(0))
+    axes = [axis % rank for axis in call.integers(3)] if call.name(3) else list(range(rank))
+    pads = [int(n) for n in call.attributes["pads"]] if "pads" in call.attributes else call.integers(1)
+    if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
+        raise BadNetwork(f"Pad at {call.label!r}: pads {pads} do not give a beginning and an end for axes {axes}")
+    pairs = dict(zip(axes, zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True))
+    pad_zeros(call.builder, call.output, call.value(0), pairs, op=call.op, node=call.label)
 
 
 OPERATORS: Mapping[str, Callable[[Call], None]] = {

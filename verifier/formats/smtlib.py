@@ -1,0 +1,251 @@
+"""A query as SMT-LIB 2.6 text: QF_LRA, exact rationals, satisfiable exactly if some input of the region meets the assertion.
+
+Each entry v[i] that the assertion depends on is one constant, written |v[i]| with i in C order, and one assertion that
+defines it; the text grows linearly with the weights that count.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import product
+from typing import TypeAlias, assert_never
+
+import numpy as np
+
+from verifier.errors import BadQuery
+from verifier.formula import Atom, Formula, Or, atoms_of
+from verifier.network import Network, Node
+from verifier.ops import (
+    AveragePool,
+    Concat,
+    Conv,
+    LeakyRelu,
+    Linear,
+    MaxPool,
+    Relu,
+    Reshape,
+    Scale,
+    Shape,
+    Sum,
+    Transpose,
+)
+from verifier.query import Query
+from verifier.region import constraints, exact_bounds
+
+# An entry of a value, and a linear form over entries: coefficients and a bias.
+Entry: TypeAlias = tuple[str, int]
+Form: TypeAlias = tuple[dict[Entry, Fraction], Fraction]
+Text: TypeAlias = Callable[[Entry], str]
+
+STATUSES = ("sat", "unsat", "unknown")
+
+
+def smtlib(query: Query, *, header: Sequence[str] = (), status: str | None = None) -> str:
+    """The query as one SMT-LIB script with one `(check-sat)`: sat if refuted, unsat if proved.
+
+    header: comment lines at the top. status: what is known of the answer (sat, unsat, unknown), as `:status`.
+    Raises BadQuery for another status.
+    """
+    if status is not None and status not in STATUSES:
+        raise BadQuery(f"status must be one of {', '.join(STATUSES)}, got {status!r}; leave it out where nothing is known")
+    lines = [f"; {line}".rstrip() for text in header for line in (text.splitlines() or [""])]
+    lines += ["(set-info :smt-lib-version 2.6)", "(set-logic QF_LRA)"]
+    lines += [f"(set-info :status {status})"] if status else []
+    return "\n".join([*lines, *_body(query), "(check-sat)", ""])
+
+
+def cone(query: Query) -> Mapping[str, list[int]]:
+    """The entries that the assertion and the region's constraints depend on, by value name, sorted."""
+    needed: dict[str, set[int]] = {}
+    for part in (*constraints(query.region), *atoms_of(query.assertion)):
+        for term in part.terms:
+            needed.setdefault(term.value, set()).add(term.index)
+    for node in reversed(query.network.nodes):
+        for index in needed.get(node.output, ()):
+            for value, entry in parents(query.network, node, index):
+                needed.setdefault(value, set()).add(entry)
+    return {name: sorted(needed[name]) for name in query.network.shapes if name in needed}
+
+
+def symbols(network: Network) -> Mapping[str, str]:
+    """The name of each value inside a quoted symbol, where bars, backslashes and control characters cannot stand."""
+    used: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in network.shapes:
+        safe = "".join("_" if c in "|\\" or not c.isprintable() else c for c in name)
+        while safe in taken:
+            safe += "'"
+        used[name] = safe
+        taken.add(safe)
+    return used
+
+
+def _body(query: Query) -> Iterator[str]:
+    network, needed, names = query.network, cone(query), symbols(query.network)
+    lower, upper = exact_bounds(query.region)
+
+    def text(entry: Entry) -> str:
+        return f"|{names[entry[0]]}[{entry[1]}]|"
+
+    for name, indices in needed.items():
+        yield from (f"(declare-const {text((name, index))} Real)" for index in indices)
+    for index in needed.get(network.input, ()):
+        x = text((network.input, index))
+        yield f"(assert (and (<= {rational(lower[index])} {x}) (<= {x} {rational(upper[index])})))"
+    for node in network.nodes:
+        for index in needed.get(node.output, ()):
+            yield f"(assert (= {text((node.output, index))} {_definition(network, node, index, text)}))"
+    for part in constraints(query.region):
+        yield f"(assert {_formula(part, text)})"
+    yield f"(assert {_formula(query.assertion, text)})"
+
+
+def _definition(network: Network, node: Node, index: int, text: Text) -> str:
+    match node.op:
+        case Relu():
+            z = text((node.inputs[0], index))
+            return f"(ite (>= {z} 0) {z} 0)"
+        case LeakyRelu(slope=slope):
+            z = text((node.inputs[0], index))
+            return f"(ite (>= {z} 0) {z} {_sum({(node.inputs[0], index): Fraction(slope)}, Fraction(0), text)})"
+        case MaxPool():
+            return _maximum([text(entry) for entry in parents(network, node, index)])
+        case _:
+            return _sum(*linear_form(network, node, index), text)
+
+
+def _maximum(terms: list[str]) -> str:
+    """Nested lets, so that the text stays linear in the number of terms."""
+    opened, best = "", terms[0]
+    for place, term in enumerate(terms[1:]):
+        opened += f"(let ((m{place} (ite (>= {best} {term}) {best} {term}))) "
+        best = f"m{place}"
+    return opened + best + ")" * (len(terms) - 1)
+
+
+def _sum(terms: Mapping[Entry, Fraction], bias: Fraction, text: Text) -> str:
+    parts = [_product(coefficient, text(entry)) for entry, coefficient in terms.items() if coefficient]
+    if bias or not parts:
+        parts.append(rational(bias))
+    return parts[0] if len(parts) == 1 else f"(+ {' '.join(parts)})"
+
+
+def _product(coefficient: Fraction, symbol: str) -> str:
+    if abs(coefficient) == 1:
+        return symbol if coefficient > 0 else f"(- {symbol})"
+    return f"(* {rational(coefficient)} {symbol})"
+
+
+def _formula(formula: Formula, text: Text) -> str:
+    if isinstance(formula, Atom):
+        left = _sum({(t.value, t.index): t.coefficient for t in formula.terms}, Fraction(0), text)
+        return f"({'<' if formula.strict else '<='} {left} {rational(-formula.bias)})"
+    word, nothing = ("or", "false") if isinstance(formula, Or) else ("and", "true")
+    parts = [_formula(part, text) for part in formula.parts]
+    if len(parts) < 2:
+        return parts[0] if parts else nothing
+    return f"({word} {' '.join(parts)})"
+
+
+def rational(value: Fraction) -> str:
+    """An exact constant of sort Real.
+
+    >>> rational(Fraction(-1, 3))
+    '(- (/ 1 3))'
+    """
+    if value < 0:
+        return f"(- {rational(-value)})"
+    return str(value.numerator) if value.denominator == 1 else f"(/ {value.numerator} {value.denominator})"
+
+
+def parents(network: Network, node: Node, index: int) -> list[Entry]:
+    """The entries that one entry of a node's output is computed from; those with weight 0 are left out."""
+    match node.op:
+        case Relu() | LeakyRelu():
+            return [(node.inputs[0], index)]
+        case MaxPool():
+            op, shape = node.op, network.shapes[node.inputs[0]]
+            places = _places(network.shapes[node.output], index)
+            window = _window(shape, places[2:], op.kernel, op.stride, op.padding, op.dilation)
+            return [(node.inputs[0], _flat(shape, (0, places[1], *at))) for _, at in window]
+        case _:
+            return list(linear_form(network, node, index)[0])
+
+
+def linear_form(network: Network, node: Node, index: int) -> Form:
+    """One entry of a linear operator's output as an exact linear form over its inputs' entries."""
+    shapes = [network.shapes[name] for name in node.inputs]
+    source, out_shape = node.inputs[0], network.shapes[node.output]
+    match node.op:
+        case Linear(weight=weight, bias=bias):
+            row, column = divmod(index, len(bias))
+            first = row * weight.shape[1]
+            used = {(source, first + int(k)): Fraction(float(weight[column, k])) for k in np.flatnonzero(weight[column])}
+            return used, Fraction(float(bias[column]))
+        case Conv():
+            return _conv_form(node.op, source, shapes[0], out_shape, index)
+        case AveragePool():
+            places = _places(out_shape, index)
+            share = 1 / Fraction(float(node.op.divisor[places[2:]]))
+            window = _window(shapes[0], places[2:], node.op.kernel, node.op.stride, node.op.padding, (1,) * len(node.op.kernel))
+            return {(source, _flat(shapes[0], (0, places[1], *at))): share for _, at in window}, Fraction(0)
+        case Scale(factor=factor, offset=offset):
+            places = _places(out_shape, index)
+            a, b = (float(np.broadcast_to(array, out_shape)[places]) for array in (factor, offset))
+            return ({(source, index): Fraction(a)} if a else {}), Fraction(b)
+        case Sum(coefficients=coefficients):
+            total: dict[Entry, Fraction] = {}
+            for name, c in zip(node.inputs, coefficients, strict=True):
+                total[name, index] = total.get((name, index), Fraction(0)) + Fraction(c)
+            return {entry: c for entry, c in total.items() if c}, Fraction(0)
+        case Reshape():
+            return {(source, index): Fraction(1)}, Fraction(0)
+        case Transpose(permutation=permutation):
+            by_axis = dict(zip(permutation, _places(out_shape, index), strict=True))
+            return {(source, _flat(shapes[0], [by_axis[axis] for axis in range(len(by_axis))])): Fraction(1)}, Fraction(0)
+        case Concat(axis=axis):
+            return {_joined(node.inputs, shapes, axis, _places(out_shape, index)): Fraction(1)}, Fraction(0)
+        case Relu() | LeakyRelu() | MaxPool():
+            raise AssertionError(f"{type(node.op).__name__} is not linear")
+        case _:
+            assert_never(node.op)
+
+
+def _conv_form(op: Conv, source: str, shape: Shape, out_shape: Shape, index: int) -> Form:
+    _, channel, *position = _places(out_shape, index)
+    group = channel // (op.weight.shape[0] // op.groups)
+    width = op.weight.shape[1]
+    used: dict[Entry, Fraction] = {}
+    window = list(_window(shape, position, op.weight.shape[2:], op.stride, op.padding, op.dilation))
+    for k, (offset, at) in product(range(width), window):
+        weight = float(op.weight[(channel, k, *offset)])
+        if weight:
+            used[source, _flat(shape, (0, group * width + k, *at))] = Fraction(weight)
+    return used, Fraction(float(op.bias[channel]))
+
+
+def _window(
+    shape: Shape, position: Sequence[int], kernel: Shape, stride: Shape, padding: tuple[tuple[int, int], ...], dilation: Shape
+) -> Iterator[tuple[Shape, Shape]]:
+    """Kernel offset and input position of each place of a window that is not padding."""
+    for offset in product(*map(range, kernel)):
+        steps = zip(position, stride, padding, offset, dilation, strict=True)
+        at = tuple(p * s - before + k * d for p, s, (before, _), k, d in steps)
+        if all(0 <= a < n for a, n in zip(at, shape[2:], strict=True)):
+            yield offset, at
+
+
+def _joined(inputs: Sequence[str], shapes: Sequence[Shape], axis: int, places: Shape) -> Entry:
+    at = list(places)
+    for name, shape in zip(inputs, shapes, strict=True):
+        if at[axis] < shape[axis]:
+            return name, _flat(shape, at)
+        at[axis] -= shape[axis]
+    raise AssertionError("an index past the end of the joined axis")
+
+
+def _places(shape: Shape, index: int) -> tuple[int, ...]:
+    return tuple(int(place) for place in np.unravel_index(index, shape))
+
+
+def _flat(shape: Shape, places: Sequence[int]) -> int:
+    return int(np.ravel_multi_index(tuple(places), shape))
