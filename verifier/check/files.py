@@ -1,0 +1,275 @@
+"""Certificates as files: one zip archive with `certificate.json` and the arrays it refers to as .npy members; no pickle.
+
+A file holds the whole query but for the network, which it names by hash. Fractions are written as strings such as `-3/8`; the
+tree's nodes are a list, children by position, so that a deep tree is no deep document.
+"""
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split, Step
+from verifier.errors import BadCertificate, VerifierError
+from verifier.formula import And, Atom, Formula, Or, Term
+from verifier.network import Network
+from verifier.query import Query
+from verifier.region import Ball, Box, Polytope, Region
+
+SCHEMA = "verifier-certificate/1"
+DOCUMENT = "certificate.json"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, IndexError, KeyError, MemoryError, NotImplementedError, OSError, RecursionError,
+    RuntimeError, TypeError, ValueError, VerifierError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def write_certificate(query: Query, certificate: Certificate, path: str | os.PathLike[str]) -> None:
+    """Write query and certificate to one file, which appears whole or not at all. The same content gives the same bytes."""
+    target = Path(path)
+    arrays = _ArrayWriter()
+    document = {
+        "schema": SCHEMA,
+        "semantics": "real arithmetic over the stored weights",
+        "network_sha256": certificate.network_sha256,
+        "query_sha256": certificate.query_sha256,
+        "region": _region_out(query.region, arrays),
+        "assertion": _formula_out(query.assertion),
+        "groups": [_group_out(group, arrays) for group in certificate.groups],
+    }
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr(_member(DOCUMENT), json.dumps(document, indent=1))
+            for name, array in arrays.members.items():
+                archive.writestr(_member(name), _npy(array))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_certificate(path: str | os.PathLike[str], network: Network) -> tuple[Query, Certificate]:
+    """The query and the certificate of a file; reading proves nothing, `check` does.
+
+    Raises BadCertificate for a damaged file, another schema, another network, or a query that is not the one it names.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        document = json.loads(members[DOCUMENT])
+        schema = document["schema"]
+    except FileNotFoundError as error:
+        raise BadCertificate(f"no certificate file at {os.fspath(path)!r}") from error
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+    if schema != SCHEMA:
+        raise BadCertificate(f"certificate {os.fspath(path)!r} has schema {schema!r}; this version reads {SCHEMA!r}")
+    if document.get("network_sha256") != network.sha256:
+        raise BadCertificate(
+            f"certificate {os.fspath(path)!r} is for the network with sha256 {document.get('network_sha256')}, "
+            f"got one with {network.sha256}; give the network it was made for"
+        )
+    try:
+        arrays = _ArrayReader(members)
+        query = Query(network, _region_in(document["region"], arrays), _formula_in(document["assertion"]))
+        groups = tuple(_group_in(group, arrays) for group in document["groups"])
+        certificate = Certificate(document["network_sha256"], document["query_sha256"], groups)
+        same = query.sha256 == certificate.query_sha256
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+    if not same:
+        raise BadCertificate(f"certificate {os.fspath(path)!r} holds another query than the one it names; make it anew")
+    return query, certificate
+
+
+def _damaged(path: str | os.PathLike[str], error: BaseException) -> BadCertificate:
+    return BadCertificate(f"certificate {os.fspath(path)!r} is damaged: {type(error).__name__}: {error}; make it anew")
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, date_time=EPOCH)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    return member
+
+
+def _npy(array: NDArray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+class _ArrayWriter:
+    """Gives each array a member name; the same array object is written once."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, NDArray] = {}
+        self._names: dict[int, str] = {}
+
+    def name(self, array: NDArray) -> str:
+        if id(array) not in self._names:
+            name = f"arrays/{len(self.members)}.npy"
+            self._names[id(array)] = name
+            self.members[name] = array
+        return self._names[id(array)]
+
+
+class _ArrayReader:
+    """Arrays by member name, read once each, not to be written to."""
+
+    def __init__(self, members: Mapping[str, bytes]) -> None:
+        self._members = members
+        self._arrays: dict[str, NDArray] = {}
+
+    def array(self, name: str) -> NDArray:
+        if name not in self._arrays:
+            array = np.lib.format.read_array(io.BytesIO(self._members[name]), allow_pickle=False)
+            array.setflags(write=False)
+            self._arrays[name] = array
+        return self._arrays[name]
+
+
+def _region_out(region: Region, arrays: _ArrayWriter) -> dict[str, Any]:
+    match region:
+        case Box(lower=lower, upper=upper):
+            return {"kind": "box", "lower": arrays.name(lower), "upper": arrays.name(upper)}
+        case Ball(center=center, radius=radius, domain=domain):
+            exact = str(Fraction(radius))
+            return {"kind": "ball", "center": arrays.name(center), "radius": exact, "domain": _region_out(domain, arrays)}
+        case Polytope(box=box, constraints=constraints):
+            return {
+                "kind": "polytope",
+                "box": _region_out(box, arrays),
+                "constraints": [_formula_out(constraint) for constraint in constraints],
+            }
+        case _:
+            assert_never(region)
+
+
+def _region_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Region:
+    match data["kind"]:
+        case "box":
+            return _box_in(data, arrays)
+        case "ball":
+            return Ball(arrays.array(data["center"]), float(Fraction(data["radius"])), _box_in(data["domain"], arrays))
+        case "polytope":
+            constraints = tuple(_formula_in(constraint) for constraint in data["constraints"])
+            if not all(isinstance(constraint, Atom) for constraint in constraints):
+                raise ValueError("a polytope's constraints must be atoms")
+            return Polytope(_box_in(data["box"], arrays), tuple(c for c in constraints if isinstance(c, Atom)))
+        case kind:
+            raise ValueError(f"unknown kind of region {kind!r}")
+
+
+def _box_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Box:
+    return Box(arrays.array(data["lower"]), arrays.array(data["upper"]))
+
+
+def _formula_out(formula: Formula) -> dict[str, Any]:
+    match formula:
+        case Atom(terms=terms, bias=bias, strict=strict):
+            written = [[t.value, t.index, str(t.coefficient)] for t in terms]
+            return {"terms": written, "bias": str(bias), "relation": "<" if strict else "<="}
+        case And(parts=parts):
+            return {"and": [_formula_out(part) for part in parts]}
+        case Or(parts=parts):
+            return {"or": [_formula_out(part) for part in parts]}
+        case _:
+            assert_never(formula)
+
+
+def _formula_in(data: Mapping[str, Any]) -> Formula:
+    if "and" in data:
+        return And(tuple(_formula_in(part) for part in data["and"]))
+    if "or" in data:
+        return Or(tuple(_formula_in(part) for part in data["or"]))
+    terms = tuple(Term(str(value), int(index), Fraction(coefficient)) for value, index, coefficient in data["terms"])
+    if data["relation"] not in ("<", "<="):
+        raise ValueError(f"unknown relation {data['relation']!r}")
+    return Atom(terms, Fraction(data["bias"]), data["relation"] == "<")
+
+
+def _group_out(group: Group, arrays: _ArrayWriter) -> dict[str, Any]:
+    """A group with its nodes in the order of a walk from the root, which is the first."""
+    nodes = [group.root]
+    written = []
+    for node in nodes:
+        data: dict[str, Any] = {
+            "steps": [_step_out(step, arrays) for step in node.steps],
+            "closed": [_close_out(close, arrays) for close in node.closed],
+        }
+        if node.split is not None:
+            split = node.split
+            data["split"] = {
+                "value": split.value,
+                "index": int(split.index),
+                "at": str(Fraction(split.at)),
+                "low": len(nodes),
+                "high": len(nodes) + 1,
+            }
+            nodes += [split.low, split.high]
+        written.append(data)
+    return {"disjuncts": [int(d) for d in group.disjuncts], "nodes": written}
+
+
+def _group_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Group:
+    nodes: dict[int, ProofNode] = {}
+    for position in reversed(range(len(data["nodes"]))):
+        node = data["nodes"][position]
+        split = None
+        if "split" in node:
+            at = node["split"]
+            low, high = nodes[at["low"]], nodes[at["high"]]
+            split = Split(str(at["value"]), int(at["index"]), float(Fraction(at["at"])), low, high)
+        steps = tuple(_step_in(step, arrays) for step in node["steps"])
+        nodes[position] = ProofNode(steps, tuple(_close_in(close, arrays) for close in node["closed"]), split)
+    return Group(tuple(int(d) for d in data["disjuncts"]), nodes[0])
+
+
+def _step_out(step: Step, arrays: _ArrayWriter) -> dict[str, Any]:
+    return {
+        "value": step.value,
+        "indices": arrays.name(step.indices),
+        "signs": arrays.name(step.signs),
+        "relaxation": _relaxation_out(step.relaxation, arrays),
+    }
+
+
+def _step_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Step:
+    relaxation = _relaxation_in(data["relaxation"], arrays)
+    return Step(str(data["value"]), arrays.array(data["indices"]), arrays.array(data["signs"]), relaxation)
+
+
+def _close_out(close: Close, arrays: _ArrayWriter) -> dict[str, Any]:
+    return {"disjunct": int(close.disjunct), "relaxation": _relaxation_out(close.relaxation, arrays)}
+
+
+def _close_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Close:
+    return Close(int(data["disjunct"]), _relaxation_in(data["relaxation"], arrays))
+
+
+def _relaxation_out(relaxation: Relaxation, arrays: _ArrayWriter) -> dict[str, Any]:
+    return {
+        "slopes": {name: arrays.name(array) for name, array in relaxation.slopes.items()},
+        "lower": {name: arrays.name(array) for name, array in relaxation.lower.items()},
+        "upper": {name: arrays.name(array) for name, array in relaxation.upper.items()},
+        "atoms": arrays.name(relaxation.atoms),
+    }
+
+
+def _relaxation_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Relaxation:
+    slopes, lower, upper = (
+        {str(name): arrays.array(member) for name, member in data[key].items()} for key in ("slopes", "lower", "upper")
+    )
+    return Relaxation(slopes, lower, upper, arrays.array(data["atoms"]))
