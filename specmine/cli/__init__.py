@@ -1,0 +1,5 @@
+"""The command line: `specmine --help`."""
+
+from specmine.cli.app import main
+
+__all__ = ["main"]

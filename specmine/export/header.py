@@ -49,5 +49,6 @@ def region_text(claim: Claim) -> str:
     """The region in words."""
     region = claim.region
     if isinstance(region.region, Ball):
-        return f"{region.name}, the L-infinity ball of radius {region.region.radius} around row {region.sample}, clipped to the domain"
+        radius = region.region.radius
+        return f"{region.name}, the L-infinity ball of radius {radius} around row {region.sample}, clipped to the domain"
     return f"{region.name}, the whole input domain, a box in {region.region.size} inputs"

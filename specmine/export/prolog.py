@@ -16,8 +16,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from specmine.exhibit import Exhibit
-from specmine.folder import write_text
 from specmine.export.header import claim_lines, run_lines
+from specmine.folder import write_text
 from specmine.predicates.families import denote
 from specmine.predicates.predicate import Predicate
 from specmine.rules.clause import HornClause

@@ -6,8 +6,8 @@
 from pathlib import Path
 
 from specmine.exhibit import Exhibit
-from specmine.folder import write_text
 from specmine.export.header import claim_lines, run_lines
+from specmine.folder import write_text
 from specmine.queries import clause_query
 from verifier.formats.smtlib import smtlib
 

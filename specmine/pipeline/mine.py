@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 from specmine.config import Config, make_config
-from specmine.data import Dataset
-from specmine.errors import BadConfig
 from specmine.folder import locked
 from specmine.pipeline.inputs import Data, Inputs, Model, load_inputs
-from specmine.pipeline.run import Run, start_run
-from specmine.pipeline.stages import finish_run, make_claims, verify_stage
+from specmine.pipeline.run import existing, open_run, start_run
+from specmine.pipeline.stages import finish_run, make_claims, present_run, verify_stage
 from specmine.progress import SILENT, Progress
 from specmine.rules import parse_clauses
 from specmine.spec import Spec
+from specmine.verification import check_claims
 
 
 def mine(
@@ -42,9 +41,11 @@ def mine(
     inputs = load_inputs(model, data, config=settings, data_dir=data_dir)
     if out is not None:
         with locked(Path(out)):
-            return finish_run(start_run(Path(out), inputs, settings, progress))
+            run = start_run(Path(out), inputs, settings, progress)
+            finish_run(run)
+            return present_run(run)
     with TemporaryDirectory() as folder:
-        return _without_files(finish_run(start_run(Path(folder), inputs, _no_exports(settings), progress)))
+        return _without_files(finish_run(start_run(Path(folder), inputs, settings, progress)))
 
 
 def decide(
@@ -71,7 +72,7 @@ def decide(
 def decide_on(inputs: Inputs, clauses: str, config: Config, progress: Progress = SILENT) -> Spec:
     """`decide` on inputs that are loaded already."""
     with TemporaryDirectory() as folder:
-        run = start_run(Path(folder), inputs, _no_exports(config), progress)
+        run = start_run(Path(folder), inputs, config, progress)
         parsed = parse_clauses(clauses, sites=run.sites)
         sites = {str(a) for c in parsed for p in c.body for a in p.arguments if isinstance(a, str)}
         run = replace(run, config=config.model_copy(update={"sites": tuple(sorted(sites))}))
@@ -85,11 +86,35 @@ def _settings(config: Config | Path | str | None, overrides: dict[str, Any]) -> 
     return make_config(config, **overrides)
 
 
-def _no_exports(config: Config) -> Config:
-    return config.model_copy(update={"exports": ()})
-
-
 def _without_files(spec: Spec) -> Spec:
     """The Spec without the names of files that are gone with the temporary folder."""
     claims = (replace(claim, outcome=replace(claim.outcome, certificate=None)) for claim in spec.claims)
     return replace(spec, claims=tuple(claims))
+
+
+def go_on(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) -> Spec:
+    """Goes on with the run of a folder to its end; effort: settings of time and engine that replace those of its start."""
+    with locked(existing(folder)):
+        run = open_run(folder, progress=progress, **effort)
+        torch.set_num_threads(run.config.jobs)
+        finish_run(run)
+        return present_run(run)
+
+
+def decide_on_run(
+    folder: Path | str, clauses: str, *, regions: Sequence[str] | None = None, progress: Progress = SILENT, **effort: Any
+) -> Spec:
+    """`decide` on the model and data of a run; nothing is written into its folder."""
+    run = open_run(folder, progress=progress, **effort)
+    config = make_config(**(run.config.model_dump() | {"regions": tuple(regions or ("domain",))}))
+    torch.set_num_threads(config.jobs)
+    return decide_on(run.inputs, clauses, config, progress)
+
+
+def check_run(folder: Path | str, *, progress: Progress = SILENT) -> Spec:
+    """The Spec of a run after every certificate it names was checked again, exactly and without a solver.
+
+    A proof whose certificate is not accepted becomes unknown; a proof without a certificate stays as it is.
+    """
+    run = open_run(folder, progress=progress)
+    return replace(run.spec, claims=tuple(check_claims(run.spec.claims, run.sites, run.store, progress=progress)))

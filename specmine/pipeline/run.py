@@ -108,9 +108,7 @@ def open_run(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) 
 
     Raises BadRun where the folder is no run, or its data is not there any more or has changed.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise BadRun(f"no run folder {folder}; give the folder that 'specmine mine --out' wrote")
+    folder = existing(folder)
     manifest = read_manifest(folder)
     details = manifest["details"]
     config = make_config(**(details["config"] | {key: value for key, value in effort.items() if value is not None}))
@@ -120,6 +118,13 @@ def open_run(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) 
     inputs = Inputs(network, dataset, source)
     claim_folder(folder, identity(inputs, config), details)
     return Run(folder, inputs, config, progress)
+
+
+def existing(folder: Path | str) -> Path:
+    """The folder, if it is there; raises BadRun where it is not."""
+    if not Path(folder).is_dir():
+        raise BadRun(f"no run folder {folder}; give the folder that 'specmine mine --out' wrote")
+    return Path(folder)
 
 
 def identity(inputs: Inputs, config: Config) -> Mapping[str, Any]:

@@ -26,10 +26,14 @@ CLAUSES, EXPORTS, REPORT = "clauses.json", "exports", "report.html"
 
 
 def finish_run(run: Run) -> Spec:
-    """Runs every stage that is not done yet, and returns what the run gives."""
+    """Runs every stage up to the verdicts that is not done yet, and returns what the run gives."""
     clauses, tried = clause_stage(run)
     claim_stage(run, clauses, tried)
-    verify_stage(run)
+    return verify_stage(run)
+
+
+def present_run(run: Run) -> Spec:
+    """Writes the exports that the configuration names and the report."""
     with run.stage("export"):
         for name in run.config.exports:
             export_run(run, name)
@@ -80,15 +84,15 @@ def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str],
         rows = np.flatnonzero(fires[clause])
         rows = rows if region.sample is None else rows[rows == region.sample]
         witness = sample_witness(clause, region, run.sites, rows.tolist(), dataset.x)
-        claims.append(
-            Claim(clause, body_atoms(clause, run.sites), evidence[clause], region, Outcome(witness=witness))
-        )
+        claims.append(Claim(clause, body_atoms(clause, run.sites), evidence[clause], region, Outcome(witness=witness)))
         run.progress.advance()
     run.progress.finish(f"{len(claims)} claims")
     return Spec(tuple(claims), provenance(run.inputs, run.config), _coverage(run, fires), run.seconds)
 
 
-def _pairs(run: Run, clauses: Sequence[HornClause], wanted: Sequence[str], fires: Mapping[HornClause, Bits]) -> Iterator[tuple[HornClause, NamedRegion]]:
+def _pairs(
+    run: Run, clauses: Sequence[HornClause], wanted: Sequence[str], fires: Mapping[HornClause, Bits]
+) -> Iterator[tuple[HornClause, NamedRegion]]:
     """Every clause over every wanted region; a ball belongs to the clauses that fire at its center for its class."""
     config, dataset = run.config, run.dataset
     for text in wanted:

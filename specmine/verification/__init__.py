@@ -1,7 +1,8 @@
 """From claims to verdicts: many at once, each written down, each proof with a witness or found vacuous."""
 
 from specmine.verification.prove import CERTIFICATES, Effort, outcomes, prove
+from specmine.verification.recheck import check_claims
 from specmine.verification.store import Record, Store
 from specmine.verification.witness import sample_witness
 
-__all__ = ["CERTIFICATES", "Effort", "Record", "Store", "outcomes", "prove", "sample_witness"]
+__all__ = ["CERTIFICATES", "Effort", "Record", "Store", "check_claims", "outcomes", "prove", "sample_witness"]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import assert_never
 
 import numpy as np
@@ -35,9 +34,7 @@ class Effort:
     batch: int = 32
 
 
-def prove(
-    claims: Sequence[Claim], sites: Sites, store: Store, *, effort: Effort, progress: Progress = SILENT
-) -> list[Claim]:
+def prove(claims: Sequence[Claim], sites: Sites, store: Store, *, effort: Effort, progress: Progress = SILENT) -> list[Claim]:
     """The claims with their outcomes, in the given order; those that the budget does not reach stay unchecked.
 
     A proof without a witness is followed by the question whether the body can hold at all; where it cannot, the claim is
@@ -45,7 +42,9 @@ def prove(
     """
     deadline = time.monotonic() + effort.budget_s
     _decide(claims, [claim_query(claim, sites) for claim in claims], store, deadline, effort, progress, "verify")
-    open_ = [claim for claim in outcomes(claims, sites, store) if claim.outcome.verdict == "proved" and not claim.outcome.witness]
+    open_ = [
+        claim for claim in outcomes(claims, sites, store) if claim.outcome.verdict == "proved" and not claim.outcome.witness
+    ]
     if open_:
         _decide(open_, [claim_body_query(claim, sites) for claim in open_], store, deadline, effort, progress, "vacuity")
     return outcomes(claims, sites, store)
@@ -97,7 +96,7 @@ def _decide(
         if time.monotonic() >= deadline:
             break
         chunk = missing[begin : begin + effort.batch]
-        timeout_s = min(effort.timeout_s, max(deadline - time.monotonic(), 0.1))
+        timeout_s = min(effort.timeout_s, max(deadline - time.monotonic(), 0.1) / len(chunk))
 
         def written(place: int, decision: Decision, chunk: list[int] = chunk, timeout_s: float = timeout_s) -> None:
             i = chunk[place]

@@ -1,0 +1,31 @@
+"""The options that commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
+OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
+ModelFile = Annotated[Path | None, typer.Option("--model", metavar="FILE.onnx", help="The network, an ONNX file.")]
+DataName = Annotated[
+    str | None, typer.Option("--data", metavar="NAME|FILE.npz", help="A known data set, or an npz file of arrays x and y.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of large data files; else SPECMINE_DATA.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.toml", help="Configuration keys; options win over it.")
+]
+Regions = Annotated[
+    list[str] | None,
+    typer.Option("--region", metavar="domain|ball:R", help="Where to prove; may be repeated. R in units of the input."),
+]
+Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Time to decide one claim.")]
+Budget = Annotated[float | None, typer.Option("--budget", metavar="SECONDS", help="Time to decide all claims.")]
+Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Engine of the verifier; auto by default.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Each step on stderr; a traceback where a bug shows.")]

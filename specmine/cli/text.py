@@ -1,0 +1,56 @@
+"""A Spec as plain text."""
+
+from collections.abc import Iterator
+
+from specmine.spec import Claim, Spec
+from specmine.stats import SplitEvidence
+
+
+def summary_text(spec: Spec) -> str:
+    """The figures of a run in two lines."""
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in spec.verdicts.items() if count)
+    coverage = spec.coverage
+    return (
+        f"{len(spec.clauses)} clauses, {len(spec.claims)} claims: {counts or 'none'}\n"
+        f"verified recall {spec.verified_recall:.4f}, recall {spec.recall:.4f} of {coverage.test_inputs} test inputs "
+        f"({coverage.correct} classified correctly)"
+    )
+
+
+def spec_text(spec: Spec) -> str:
+    """Every claim with evidence and verdict, then the figures of the run."""
+    return "\n".join([line for claim in spec.claims for line in claim_lines(claim)] + [summary_text(spec)])
+
+
+def claim_lines(claim: Claim) -> Iterator[str]:
+    """One claim in a few lines: the clause, what the data says, what is proved."""
+    yield str(claim.clause)
+    yield f"  evidence  hold-out: {evidence_text(claim.evidence.holdout)}; test: {evidence_text(claim.evidence.test)}"
+    yield f"  verdict   {verdict_text(claim)}"
+    yield ""
+
+
+def verdict_text(claim: Claim) -> str:
+    """The verdict with region, engine, time and what backs it."""
+    outcome = claim.outcome
+    parts = [f"{outcome.verdict} over {claim.region.name}"]
+    parts += [f"({outcome.reason})"] if outcome.reason else []
+    parts += [f"by {outcome.engine} in {outcome.seconds:.2f} s"] if outcome.engine else []
+    parts += [f"bound {outcome.bound:.6g}"] if outcome.bound is not None else []
+    parts += [f"certificate {outcome.certificate}"] if outcome.certificate else []
+    if outcome.witness is not None:
+        sample = outcome.witness.sample
+        parts += ["witness found by search" if sample is None else f"witness sample {sample}"]
+    parts += ["counterexample replayed exactly"] if outcome.counterexample is not None else []
+    return ", ".join([" ".join(parts[:2]), *parts[2:]]) if outcome.reason else ", ".join(parts)
+
+
+def evidence_text(split: SplitEvidence) -> str:
+    """Counts, precision and recall with their 95 % intervals."""
+    shares = ", ".join(f"{measure} {_share(split, measure)}" for measure in ("precision", "recall"))
+    return f"{split.support} inputs, {split.errors} errors, {shares}"
+
+
+def _share(split: SplitEvidence, measure: str) -> str:
+    value, (low, high) = getattr(split, measure), getattr(split, f"{measure}_interval")
+    return "none" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,77 @@
+"""specmine verify"""
+
+from typing import Annotated
+
+import typer
+
+from specmine.cli.options import (
+    AsJson,
+    Budget,
+    DataDir,
+    DataName,
+    Engine,
+    Jobs,
+    ModelFile,
+    OptionalRun,
+    Quiet,
+    Regions,
+    Seed,
+    Timeout,
+    Verbose,
+)
+from specmine.cli.screen import answer, answer_json, make_progress
+from specmine.errors import BadConfig
+
+
+def verify(
+    run: OptionalRun = None,
+    model: ModelFile = None,
+    data: DataName = None,
+    data_dir: DataDir = None,
+    clause: Annotated[
+        list[str] | None, typer.Option("--clause", metavar="TEXT", help="A clause to measure and decide; repeatable.")
+    ] = None,
+    region: Regions = None,
+    check: Annotated[bool, typer.Option("--check", help="Check every stored certificate again, without any solver.")] = False,
+    timeout: Timeout = None,
+    budget: Budget = None,
+    engine: Engine = None,
+    seed: Seed = None,
+    jobs: Jobs = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decide the open claims of a run, or a clause of your own.
+
+    With RUN alone the run goes on to its end. With --clause, the clause is measured and decided on the run's model and data,
+    or on --model and --data.
+
+    Exit code: 0 all proved, 1 one refuted, 3 none refuted but one undecided.
+    """
+    if (run is None) == (data is None):
+        raise BadConfig("give a run folder, or --data with --clause (and --model where the data set has none of its own)")
+    if run is None and not clause:
+        raise BadConfig("give what to decide: --clause 'class(7) :- above(h2,12,0.75).'")
+    from specmine.cli.text import spec_text
+    from specmine.document import document
+    from specmine.pipeline import check_run, decide, decide_on_run, go_on
+
+    effort = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
+    progress = make_progress(quiet, verbose)
+    text = "\n".join(clause or [])
+    if run is None:
+        spec = decide(
+            model, str(data), text, regions=region or ["domain"], data_dir=data_dir, progress=progress, seed=seed, **effort
+        )
+    elif clause:
+        spec = decide_on_run(run, text, regions=region, progress=progress, **effort)
+    elif check:
+        spec = check_run(run, progress=progress)
+    else:
+        spec = go_on(run, progress=progress, **effort)
+    if json:
+        answer_json(document(spec))
+    else:
+        answer(spec_text(spec))
+    raise typer.Exit(spec.exit_code)

@@ -1,0 +1,91 @@
+"""Figures as inline SVG and PNG; transparent, in greys that are readable on light and on dark ground."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from specmine.spec import Claim
+from verifier.ops import Array
+
+GREY = "#888888"
+COLORS = {"proved": "#2e9e5b", "vacuous": "#7aa8c9", "unknown": "#c9a227", "unchecked": "#9a9a9a", "refuted": "#c8453b"}
+STYLE = {
+    "svg.hashsalt": "specmine",
+    "svg.fonttype": "none",
+    "text.color": GREY,
+    "axes.labelcolor": GREY,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "font.size": 9,
+    "font.family": "sans-serif",
+}
+
+
+def frontier_figure(claims: Sequence[Claim]) -> str:
+    """Test recall of every claim against the length of its body, coloured by verdict."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.2))
+        axes = figure.subplots()
+        for verdict, color in COLORS.items():
+            points = [
+                (len(claim.clause.body), claim.evidence.test.recall or 0.0)
+                for claim in claims
+                if claim.outcome.verdict == verdict
+            ]
+            if points:
+                axes.scatter(*zip(*points, strict=True), s=22, alpha=0.75, color=color, label=verdict, linewidths=0)
+        axes.set_xscale("symlog", linthresh=10)
+        axes.set_xlabel("literals in the body")
+        axes.set_ylabel("recall on the test split")
+        axes.set_ylim(-0.03, 1.03)
+        if claims:
+            axes.legend(frameon=False, labelcolor=GREY)
+        return _svg(figure, "Test recall against body length, by verdict")
+
+
+def seconds_figure(seconds: Mapping[str, float]) -> str:
+    """Wall-clock seconds of each stage."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 0.5 + 0.3 * max(1, len(seconds))))
+        axes = figure.subplots()
+        names = list(seconds)[::-1]
+        bars = axes.barh(names, [seconds[name] for name in names], color="#5b8db8")
+        axes.bar_label(bars, fmt="%.1f", padding=3, color=GREY)
+        axes.set_xlabel("seconds")
+        axes.margins(x=0.12)
+        return _svg(figure, "Seconds by stage")
+
+
+def picture(values: Array, shape: Sequence[int], lower: float, upper: float) -> str:
+    """One sample (or a mean of samples) as a data URI of a small PNG; planes (3, h, w) are colours, else the first plane."""
+    image = np.asarray(values, dtype=np.float64).reshape(shape)
+    if image.ndim == 3:
+        image = np.moveaxis(image, 0, -1) if image.shape[0] == 3 else image[0]
+    scaled = np.clip((image - lower) / ((upper - lower) or 1.0), 0.0, 1.0)
+    return _png((255 * scaled).round().astype(np.uint8))
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    options = {} if pixels.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 255}
+    matplotlib.image.imsave(buffer, pixels, format="png", metadata={"Software": None}, **options)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    buffer = io.StringIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return text.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "") if "xlink:" not in text.split(">", 1)[1] else text

@@ -1,0 +1,32 @@
+"""Check the certificates of a run again: exact arithmetic, no solver."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from specmine.progress import SILENT, Progress
+from specmine.queries import claim_query
+from specmine.spec import Claim
+from specmine.tracing import Sites
+from specmine.verification.store import Store
+from verifier.check import check, read_certificate
+
+
+def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progress: Progress = SILENT) -> list[Claim]:
+    """The claims, those whose certificate is not accepted as unknown; raises BadCertificate for a damaged file."""
+    progress.start("check", len(claims))
+    checked = []
+    for claim in claims:
+        checked.append(_check(claim, sites, store))
+        progress.advance(1, f"{checked[-1].outcome.verdict}: {claim.clause}")
+    progress.finish()
+    return checked
+
+
+def _check(claim: Claim, sites: Sites, store: Store) -> Claim:
+    outcome = claim.outcome
+    if outcome.certificate is None:
+        return claim
+    result = check(claim_query(claim, sites), read_certificate(store.folder / outcome.certificate, sites.network))
+    if result.accepted:
+        return claim
+    return replace(claim, outcome=replace(outcome, verdict="unknown", reason=f"certificate refused: {result.reason}"))
