@@ -1,6 +1,7 @@
 """A person's own data: one npz file of arrays, never unpickled."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ def read_npz(path: Path | str, *, name: str | None = None, seed: int = 0) -> Dat
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise BadData(f"{path} is a single array; give an npz file, np.savez(path, x=samples, y=labels)")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise BadData(f"{path} is a single array; give an npz file, np.savez(path, x=samples, y=labels)")
+        with file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadData(f"cannot read data file {path}: {error}; write it with np.savez(path, x=samples, y=labels)") from error
 
 

@@ -53,9 +53,10 @@ def trace(
     for start in range(0, len(x), batch):
         rows = slice(start, start + batch)
         values = evaluate(sites.network, torch.from_numpy(np.array(x[rows])), keep={*names.values(), sites.network.output})
+        flat = {name: _finite(value.flatten(1).numpy(), name, start) for name, value in values.items()}
         for site, name in names.items():
-            arrays[site][rows] = values[name].flatten(1).numpy()
-        predictions[rows] = predict(_finite(values[sites.network.output].flatten(1).numpy(), start))
+            arrays[site][rows] = flat[name]
+        predictions[rows] = predict(flat[sites.network.output])
         progress.advance(len(x[rows]))
     progress.finish()
     return make_trace(sites, arrays, predictions)
@@ -105,8 +106,10 @@ def check_samples(network: Network, samples: Any) -> Array:
     return x.reshape(len(x), size)
 
 
-def _finite(outputs: Array, start: int) -> Array:
-    if not np.isfinite(outputs).all():
-        row = start + int(np.argmin(np.isfinite(outputs).all(axis=1)))
-        raise BadModel(f"the network's output on sample {row} is not finite; check its weights and the scale of the data")
-    return outputs
+def _finite(values: Array, name: str, start: int) -> Array:
+    if not np.isfinite(values).all():
+        row = start + int(np.argmin(np.isfinite(values).all(axis=1)))
+        raise BadModel(
+            f"the network's value {name!r} on sample {row} is not finite; check its weights and the scale of the data"
+        )
+    return values

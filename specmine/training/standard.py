@@ -14,6 +14,8 @@ from specmine.training.architectures import mlp, standardise
 from verifier.ops import Array
 from verifier.region import Box
 
+MIN_EPOCHS, MIN_STEPS = 10, 2000
+
 Loss: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -39,7 +41,7 @@ def train_standard(
     dataset: TrainingData,
     *,
     hidden: Sequence[int] = (32, 32),
-    epochs: int = 60,
+    epochs: int | None = None,
     seed: int = 0,
     batch: int = 32,
     learning_rate: float = 1e-3,
@@ -49,15 +51,17 @@ def train_standard(
 ) -> nn.Sequential:
     """A ReLU network trained on the mining split of a data set; it takes flat raw samples (batch, inputs) in float32.
 
-    Its first layer maps the input domain to [0, 1]. architecture: makes the network to train, in place of `hidden`. The
+    Its first layer maps the input domain to [0, 1]. epochs: by default enough for 2,000 steps, at least 10. architecture: makes the network to train, in place of `hidden`. The
     same arguments and number of threads give the same network.
     """
-    if epochs < 0 or batch < 1 or not all(width >= 1 for width in hidden):
+    if (epochs is not None and epochs < 0) or batch < 1 or not all(width >= 1 for width in hidden):
         raise BadConfig(
             f"training needs epochs >= 0, batch >= 1 and hidden widths >= 1, got epochs {epochs}, batch {batch}, "
             f"hidden {tuple(hidden)}"
         )
     x, y = _tensors(dataset)
+    if epochs is None:
+        epochs = max(MIN_EPOCHS, -(-MIN_STEPS // -(-len(x) // batch)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         scaling = standardise(dataset.domain.lower, dataset.domain.upper)

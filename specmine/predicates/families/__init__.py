@@ -4,7 +4,7 @@ A new family is one file in this folder and one line in FAMILIES.
 """
 
 import difflib
-import math
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -106,7 +106,7 @@ def _checked(kind: Kind, argument: Argument, site: str, predicate: Predicate, si
         sites.value(argument)
         return argument
     if kind == "threshold":
-        if not isinstance(argument, int | float) or isinstance(argument, bool) or not math.isfinite(argument):
+        if isinstance(argument, bool | str) or not abs(argument) <= sys.float_info.max:
             raise BadClause(f"{predicate}: {argument!r} is not a threshold; write a finite decimal number such as 0.75")
         return float(argument) + 0.0
     if not isinstance(argument, int) or isinstance(argument, bool):

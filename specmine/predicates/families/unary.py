@@ -99,7 +99,8 @@ def _candidates(trace: Trace, grid: Grid) -> Iterator[Predicate]:
 
 
 def _short(values: Array, *, down: bool) -> list[float]:
-    return sorted({shorten(value, down=down) for value in values.tolist()})
+    short = {shorten(value, down=down) for value in values.tolist()}
+    return sorted(threshold for threshold in short if np.isfinite(threshold))
 
 
 def _quantiles(values: Array, grid: Grid) -> tuple[Array, Array]:
