@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from verifier.certificate import Relaxation
-from verifier.check.bounds import Bounds, Interval, margin_parts
+from verifier.check.bounds import Bounds, Interval, combined, margin_parts
 from verifier.check.exact import (
     BOUND_BITS,
     COEFFICIENT_BITS,
     LIMIT,
     MANTISSA,
-    OutOfRange,
     Part,
     Slices,
     column,
+    float_above,
+    float_below,
     floats,
     gather,
     multiply,
@@ -38,7 +39,6 @@ from verifier.check.model import Model, Weights, least_slope, weights
 from verifier.formula import Atom
 from verifier.network import Node
 from verifier.ops import Array
-from verifier.region import round_down
 
 SLOPE_BITS = 30
 SLOPE_UNIT = 2.0**-SLOPE_BITS
@@ -241,12 +241,12 @@ def atom_rows(model: Model, atoms: tuple[Atom, ...]) -> AtomRows:
     """Atoms as linear maps of the values they name. Raises OutOfRange for numbers beyond float64."""
     entries: dict[str, list[tuple[int, int, Fraction]]] = {}
     for row, atom in enumerate(atoms):
-        for term in atom.terms:
-            entries.setdefault(term.value, []).append((row, term.index, term.coefficient))
+        for (name, index), coefficient in combined(atom).items():
+            entries.setdefault(name, []).append((row, index, coefficient))
     weights_of = {name: _atom_weights(found, (len(atoms), model.network.size(name))) for name, found in entries.items()}
-    coarse = [_float_below(atom.bias) for atom in atoms]
+    coarse = [float_below(atom.bias) for atom in atoms]
     # sound: multipliers are >= 0, so a bias may be rounded down; two floats keep 106 bits of it.
-    fine = [_float_below(atom.bias - Fraction(c)) for atom, c in zip(atoms, coarse, strict=True)]
+    fine = [float_below(atom.bias - Fraction(c)) for atom, c in zip(atoms, coarse, strict=True)]
     columns = [column(np.array(part, dtype=np.float64)) for part in (coarse, fine)]
     matrices = [matrix for c in columns for matrix in c.matrices]
     return AtomRows(atoms, weights_of, slices_of(matrices, [e for c in columns for e in c.exponents]))
@@ -254,17 +254,6 @@ def atom_rows(model: Model, atoms: tuple[Atom, ...]) -> AtomRows:
 
 def _atom_weights(entries: Sequence[tuple[int, int, Fraction]], shape: tuple[int, int]) -> Weights:
     rows, columns, coefficients = zip(*entries, strict=True)
-    nearest = [_float_below(c) for c in coefficients]
-    errors = [_float_above(c - Fraction(f)) for c, f in zip(coefficients, nearest, strict=True)]
+    nearest = [float_below(c) for c in coefficients]
+    errors = [float_above(c - Fraction(f)) for c, f in zip(coefficients, nearest, strict=True)]
     return weights(csr_array((nearest, (rows, columns)), shape=shape), csr_array((errors, (rows, columns)), shape=shape))
-
-
-def _float_below(value: Fraction) -> float:
-    try:
-        return round_down(value)
-    except OverflowError as error:
-        raise OutOfRange("a coefficient of an atom passes the range of float64") from error
-
-
-def _float_above(value: Fraction) -> float:
-    return -_float_below(-value)

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
 
@@ -13,6 +14,8 @@ from verifier.check.exact import (
     Part,
     Slices,
     column,
+    float_above,
+    float_below,
     floats,
     gather,
     multiply,
@@ -23,7 +26,6 @@ from verifier.check.model import Model, Weights, least_slope
 from verifier.formula import Atom
 from verifier.network import Node
 from verifier.ops import ACTIVATION_OPS, Array, LeakyRelu
-from verifier.region import round_down, round_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +66,10 @@ def start(model: Model, lower: Array, upper: Array, atoms: Iterable[Atom]) -> Bo
     }
     bounds[network.input] = Interval(lower, upper)
     for atom in atoms:
-        if len(atom.terms) == 1:
-            bounds.update(_cut_by(atom, bounds))
+        coefficients = combined(atom)
+        if len(coefficients) == 1:
+            (((name, index), coefficient),) = coefficients.items()
+            bounds[name] = _cut(bounds[name], index, coefficient, atom.bias)
     if any(interval.empty for interval in bounds.values()):
         return None
     return push(model, bounds, list(network.shapes))
@@ -142,17 +146,24 @@ def _enqueue(model: Model, queue: list[int], name: str, done: int | None) -> Non
         heapq.heappush(queue, made)
 
 
-def _cut_by(atom: Atom, bounds: Bounds) -> dict[str, Interval]:
-    """c * v[i] + b <= 0 bounds v[i] by -b / c, from above where c > 0."""
-    (term,) = atom.terms
-    old = bounds[term.value]
-    limit = -atom.bias / term.coefficient
+def combined(atom: Atom) -> Mapping[tuple[str, int], Fraction]:
+    """An atom's coefficients by value and index: equal places added up exactly, zeros dropped."""
+    sums: dict[tuple[str, int], Fraction] = {}
+    for term in atom.terms:
+        place = (term.value, term.index)
+        sums[place] = sums.get(place, Fraction(0)) + term.coefficient
+    return {place: coefficient for place, coefficient in sums.items() if coefficient}
+
+
+def _cut(old: Interval, index: int, coefficient: Fraction, bias: Fraction) -> Interval:
+    """c * v + b <= 0 bounds v by -b / c, from above where c > 0."""
+    limit = -bias / coefficient
     lower, upper = old.lower.copy(), old.upper.copy()
-    if term.coefficient > 0:
-        upper[term.index] = min(upper[term.index], round_up(limit))
+    if coefficient > 0:
+        upper[index] = min(upper[index], float_above(limit))
     else:
-        lower[term.index] = max(lower[term.index], round_down(limit))
-    return {term.value: Interval(lower, upper)}
+        lower[index] = max(lower[index], float_below(limit))
+    return Interval(lower, upper)
 
 
 def _preimage(image: Interval) -> Interval:

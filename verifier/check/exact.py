@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from verifier.ops import Array
+from verifier.region import round_down
 
 Matrix: TypeAlias = Array | csr_array
 Rounding: TypeAlias = Callable[[Array], Array]
@@ -189,6 +190,18 @@ def total(parts: Sequence[Part], rows: int) -> list[Fraction]:
         sums = sums + (whole << (part.exponents[:, 0] - finest).astype(object))
     unit = Fraction(2) ** finest
     return [value * unit for value in sums]
+
+
+def float_below(value: Fraction) -> float:
+    """The largest float64 <= value; OutOfRange past 2**900."""
+    if abs(value) > 2**LARGEST_EXPONENT:
+        raise OutOfRange("a number passes 2**900")
+    return round_down(value)
+
+
+def float_above(value: Fraction) -> float:
+    """The smallest float64 >= value; OutOfRange past 2**900."""
+    return -float_below(-value)
 
 
 def _cut(values: Array, exponents: NDArray[np.int64], rounding: Rounding) -> tuple[Array, Array]:

@@ -29,8 +29,8 @@ SCHEMA = "verifier-certificate/1"
 DOCUMENT = "certificate.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 DAMAGE = (
-    ArithmeticError, AttributeError, EOFError, IndexError, KeyError, MemoryError, NotImplementedError, OSError, RecursionError,
-    RuntimeError, TypeError, ValueError, VerifierError, zipfile.BadZipFile, zlib.error,
+    ArithmeticError, AttributeError, EOFError, IndexError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError,
+    TypeError, ValueError, VerifierError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -70,8 +70,8 @@ def read_certificate(path: str | os.PathLike[str], network: Network) -> tuple[Qu
             members = {name: archive.read(name) for name in archive.namelist()}
         document = json.loads(members[DOCUMENT])
         schema = document["schema"]
-    except FileNotFoundError as error:
-        raise BadCertificate(f"no certificate file at {os.fspath(path)!r}") from error
+    except OSError as error:
+        raise BadCertificate(f"certificate {os.fspath(path)!r} cannot be read: {error.strerror or error}") from error
     except DAMAGE as error:
         raise _damaged(path, error) from error
     if schema != SCHEMA:
