@@ -64,8 +64,7 @@ def _terms(price: Array, side: Array) -> Array:
 
 def inside(values: Array, box: Sides) -> NDArray[np.bool_]:
     """Which rows (samples,) of values (samples, neurons) lie in the box."""
-    within: NDArray[np.bool_] = ((values >= box.lower) & (values <= box.upper)).all(axis=1)
-    return within
+    return np.asarray(((values >= box.lower) & (values <= box.upper)).all(axis=1), dtype=np.bool_)
 
 
 def hull(values: Array) -> Sides:
@@ -100,7 +99,7 @@ def _gains(values: Array, lower_price: Array, upper_price: Array) -> Array:
     last = len(values) - 1
     order = np.argpartition(values, sorted({0, 1, last - 1, last}), axis=0)
     low, next_low, next_high, high = (values[order[place], neurons] for place in (0, 1, last - 1, last))
-    gain: Array = np.bincount(order[0], weights=lower_price * (next_low - low), minlength=len(values))
+    gain = np.zeros(len(values)) + np.bincount(order[0], weights=lower_price * (next_low - low), minlength=len(values))
     return gain + np.bincount(order[last], weights=upper_price * (high - next_high), minlength=len(values))
 
 

@@ -1,0 +1,222 @@
+"""The smallest bodies that keep enough positives and exclude the negatives, by an implicit hitting set (METHODS 4).
+
+clingo proposes the shortest body for the samples it knows of; the packed table finds the samples that the proposal gets
+wrong; those few are added as constraints to the same solver, and it proposes again. What the solver knows is always implied
+by the task, so the size of an optimal proposal bounds every body from below, and a proposal that gets nothing wrong is
+smallest. The program that clingo runs is `encodings/smallest.lp`.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specmine.errors import BadConfig
+from specmine.predicates.table import PredicateTable
+from specmine.rules.proposals import Proposals
+from specmine.rules.task import Task, greedy_body, make_task
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What the search for the smallest body came to.
+
+    body: rows of the table, ascending, empty where nothing is worth choosing; found: whether it keeps the recall and the
+    precision asked for, else it is the best that greedy choice reached. lower_bound: no body that does is shorter; optimal:
+    none that does is shorter than this one, proved. recall: share of the positives that satisfy the body; errors: negatives
+    that do. reason: how the search ended, in words.
+    """
+
+    body: tuple[int, ...]
+    found: bool
+    lower_bound: int
+    optimal: bool
+    recall: float
+    errors: int
+    rounds: int
+    seconds: float
+    reason: str
+
+    @property
+    def size(self) -> int:
+        return len(self.body)
+
+
+def smallest_body(
+    table: PredicateTable,
+    positives: NDArray[np.bool_],
+    negatives: NDArray[np.bool_],
+    *,
+    recall: float,
+    precision: float = 1.0,
+    max_body: int | None = None,
+    timeout_s: float = 60.0,
+    seed: int = 0,
+    avoid: Sequence[Sequence[int]] = (),
+    without: Sequence[int] = (),
+) -> Synthesis:
+    """The fewest predicates that together hold on a share >= recall of the positives and on no negative.
+
+    positives, negatives: Boolean masks (samples,). precision: below 1, negatives may stay as long as positives make up this
+    share of the samples that satisfy the body. avoid: bodies (rows) that must not be part of the answer; without: rows that
+    must not be in it. Deterministic unless the time runs out, and then the best body so far comes back with its gap.
+
+    Raises BadConfig for a share outside (0, 1], BadData for masks that do not fit or without positives.
+    """
+    _check(recall, precision, max_body, timeout_s)
+    task = make_task(table, positives, negatives, recall=recall, precision=precision, without=without)
+    return _Search(task, max_body, time.monotonic() + timeout_s, seed, avoid).run()
+
+
+def smallest_bodies(
+    table: PredicateTable,
+    positives: NDArray[np.bool_],
+    negatives: NDArray[np.bool_],
+    *,
+    count: int,
+    recalls: Sequence[float],
+    precision: float = 1.0,
+    max_body: int | None = None,
+    timeout_s: float = 60.0,
+    seed: int = 0,
+    disjoint: bool = False,
+) -> list[Synthesis]:
+    """Up to `count` different bodies, none containing another that came before; each recall floor is used in turn.
+
+    disjoint: no predicate is used by two of them. Ends early where no further body exists; timeout_s is for all of them.
+    """
+    if count < 1 or not recalls:
+        raise BadConfig(f"count must be at least 1 and recalls not empty, got {count} and {list(recalls)}")
+    end = time.monotonic() + timeout_s
+    found: list[Synthesis] = []
+    for floor in recalls:
+        while len(found) < count and end > time.monotonic():
+            bodies = [result.body for result in found]
+            result = smallest_body(
+                table,
+                positives,
+                negatives,
+                recall=floor,
+                precision=precision,
+                max_body=max_body,
+                timeout_s=max(end - time.monotonic(), 1e-3),
+                seed=seed,
+                avoid=bodies,
+                without=[row for body in bodies for row in body] if disjoint else (),
+            )
+            if not result.found:
+                break
+            found.append(result)
+            if len(recalls) > 1 and len(found) < len(recalls):
+                break
+    return found
+
+
+class _Search:
+    """One run: `cautious` proposals first, which always keep the recall, then all, to look for a shorter body."""
+
+    def __init__(self, task: Task, max_body: int | None, end: float, seed: int, avoid: Sequence[Sequence[int]]) -> None:
+        self.task, self.max_body, self.end = task, max_body, end
+        self.start = time.monotonic()
+        self.rounds = 0
+        self.lower_bound = 0
+        self.best: tuple[int, ...] | None = None
+        self.proposals = Proposals(task.misses, task.budget, max_body, seed)
+        for body in avoid:
+            self.proposals.forbid([task.place(row) for row in body])
+
+    def run(self) -> Synthesis:
+        stuck = self.task.inseparable
+        if stuck > self.task.allowed(self.task.total):
+            return self._give_up(f"{stuck} negatives satisfy every predicate that alone keeps the recall")
+        self.proposals.cautious(True)
+        complete = self._improve(exact=self.task.budget == 0)
+        if complete and self.task.budget > 0 and not self._proved():
+            self.proposals.cautious(False)
+            if self.best is not None:
+                self.proposals.at_most(len(self.best) - 1)
+            complete = self._improve(exact=True)
+        if self.best is None:
+            limit = "" if self.max_body is None else f" of at most {self.max_body} predicates"
+            why = f"no body{limit} keeps the recall and the precision" if complete else "the time ran out before any body"
+            return self._give_up(why)
+        if complete:
+            self.lower_bound = len(self.best)
+            return self._result(self.best, found=True, reason="proved smallest")
+        gap = f"the time ran out; a smallest body has {self.lower_bound} to {len(self.best)} predicates"
+        return self._result(self.best, found=True, reason=gap)
+
+    def _improve(self, *, exact: bool) -> bool:
+        """Proposals until one is admissible or none is left; False where the time ran out first.
+
+        exact: the solver's constraints are all implied by the task, so its optimum bounds every body from below.
+        """
+        while True:
+            proposal = self.proposals.next(self.end - time.monotonic())
+            if exact and proposal.lower_bound is not None:
+                self.lower_bound = max(self.lower_bound, proposal.lower_bound)
+            if proposal.body is None:
+                return proposal.complete
+            self.rounds += 1
+            if self._accept(proposal.body) and (self.best is None or len(proposal.body) < len(self.best)):
+                self.best = proposal.body
+                return proposal.complete
+            if not proposal.complete or time.monotonic() > self.end:
+                return False
+
+    def _accept(self, body: tuple[int, ...]) -> bool:
+        """Whether a body is admissible; where it is not, the solver learns why."""
+        task = self.task
+        hits, errors = task.measure(body)
+        if hits < task.required:
+            lost = task.lost_by(body)[: task.budget + _BATCH]
+            self.proposals.keep_enough(lost, [task.false_on(sample) for sample in lost], task.budget)
+            return False
+        if errors <= task.allowed(hits):
+            return True
+        most = task.allowed(task.total)
+        if errors > most:
+            kept = task.kept_by(body)[: most + _BATCH]
+            self.proposals.drop_enough(kept, [task.false_on(sample) for sample in kept], most)
+        else:
+            kept = task.kept_by(body)
+            self.proposals.drop_enough(kept, [task.false_on(sample) for sample in kept], task.allowed(hits), under=body)
+        return False
+
+    def _proved(self) -> bool:
+        return self.best is not None and len(self.best) <= self.lower_bound
+
+    def _give_up(self, why: str) -> Synthesis:
+        body = greedy_body(self.task, self.max_body)
+        result = self._result(body, found=False, reason=why)
+        near = f"the best by greedy choice has recall {result.recall:.4f} and {result.errors} errors"
+        return replace(result, reason=f"{why}; {near}")
+
+    def _result(self, places: tuple[int, ...], *, found: bool, reason: str) -> Synthesis:
+        hits, errors = self.task.measure(places)
+        rows = tuple(sorted(int(self.task.rows[place]) for place in places))
+        return Synthesis(
+            body=rows,
+            found=found,
+            lower_bound=self.lower_bound,
+            optimal=found and self.lower_bound == len(rows),
+            recall=hits / self.task.total,
+            errors=errors,
+            rounds=self.rounds,
+            seconds=time.monotonic() - self.start,
+            reason=reason,
+        )
+
+
+def _check(recall: float, precision: float, max_body: int | None, timeout_s: float) -> None:
+    for name, share in (("recall", recall), ("precision", precision)):
+        if not 0 < share <= 1:
+            raise BadConfig(f"{name} must be above 0 and at most 1, got {share}")
+    if max_body is not None and max_body < 0:
+        raise BadConfig(f"max_body must be at least 0, or None for no limit, got {max_body}")
+    if not timeout_s > 0:
+        raise BadConfig(f"timeout_s must be above 0 seconds, got {timeout_s}")
