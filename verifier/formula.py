@@ -7,6 +7,7 @@ it inward, where it flips the sign and the strictness of each atom.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from typing import TypeAlias, assert_never
 
@@ -29,6 +30,13 @@ class Atom:
     terms: tuple[Term, ...]
     bias: Fraction
     strict: bool = False
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.terms, self.bias, self.strict))
+
+    def __hash__(self) -> int:  # hashing fractions is slow, and premises of a thousand atoms are shared by many disjuncts
+        return self._hash
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _through_activation(run: _Pass, node: Node, coefficients: Part, slopes: NDAr
     chord, intercept = _chord(source, least)
     chosen = (source.upper > -source.lower).astype(np.float64)[None, :] if slopes is None else slopes
     floor = np.ceil(least / SLOPE_UNIT)
-    below = np.where(_is_linear(source), chord, np.maximum(np.ceil(chosen / SLOPE_UNIT), floor))
+    below = np.maximum(np.ceil(chosen / SLOPE_UNIT), floor)
     # sound: f(z) >= s * z for every s in [least, 1], which rounding up to the grid does not leave.
     run.add(name, times(positive, whole_part(below, -SLOPE_BITS)))
     # sound: f is convex, so f(z) - s * z is largest at an end of the bounds; that is the intercept.

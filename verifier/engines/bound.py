@@ -1,0 +1,249 @@
+"""Bound propagation on batches of groups: bounds under the premise, then each goal with optimised choices.
+
+Nothing is called proved here on the word of floating point: what is found is recorded as certificate steps and closes, and
+`verifier.check` decides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.certificate import Close
+from verifier.domains.bounds import Bounds, Cuts, cuts_of
+from verifier.domains.interval import interval_bounds
+from verifier.domains.linear import (
+    Atoms,
+    Choices,
+    Interval,
+    Optimised,
+    Rows,
+    activation_nodes,
+    adaptive_slopes,
+    choose,
+    join,
+    lower_bounds,
+    optimise,
+    select,
+    unit_rows,
+)
+from verifier.engines.problem import Batch, GoalRow, Goals, Group, gather, goal_rows, relation_atoms
+from verifier.engines.record import close_of, steps_of
+from verifier.network import Network
+from verifier.ops import AveragePool, Conv, Linear, MaxPool, Sum
+from verifier.region import outer_bounds
+
+MAX_ENTRIES = 8_000_000  # of one coefficient tensor: 64 MB
+
+Clock = Callable[[], bool]
+
+
+def never() -> bool:
+    """A clock that does not run out."""
+    return False
+
+
+def start_batch(groups: Sequence[Group]) -> Batch:
+    """Interval bounds of every value under each group's region and single-term atoms."""
+    network = groups[0].query.network
+    boxes = [outer_bounds(g.query.region) for g in groups]
+    low, high = (torch.from_numpy(np.stack(side)) for side in zip(*boxes, strict=True))
+    known = interval_bounds(network, low, high, cuts=cuts_of(network, [g.common for g in groups]))
+    named = {t.value for g in groups for a in g.common if len(a.terms) == 1 for t in a.terms} - {network.input}
+    multiplied = tuple(name for name in network.shapes if name in named)
+    relations = relation_atoms(network, groups)
+    return Batch(network, tuple(groups), intervals(known), known.empty, relations, multiplied, ((),) * len(groups))
+
+
+def push(network: Network, bounds: Mapping[str, Interval]) -> tuple[Mapping[str, Interval], Tensor]:
+    """Interval propagation through the whole graph, intersected with the bounds already known."""
+    low, high = bounds[network.input]
+    lower, upper = ({name: interval[side] for name, interval in bounds.items()} for side in (0, 1))
+    known = interval_bounds(network, low, high, cuts=Cuts(lower, upper, torch.zeros(len(low), dtype=torch.bool)))
+    return intervals(known), known.empty
+
+
+def intervals(known: Bounds) -> dict[str, Interval]:
+    return {name: (low, known.upper[name]) for name, low in known.lower.items()}
+
+
+def tighten(batch: Batch, *, steps: int = 0, out_of_time: Clock = never) -> Batch:
+    """Bound the unstable inputs of activations again by backward passes, layer by layer.
+
+    With steps > 0 the slopes and the multipliers on the premise are optimised for each neuron.
+    """
+    activations = activation_nodes(batch.network)
+    for node in batch.network.nodes:
+        if out_of_time() or bool(batch.empty.all()):
+            break
+        if isinstance(node.op, MaxPool) or node in activations:
+            value = node.inputs[0]
+            if steps or not interval_is_exact(batch.network, value):
+                batch = _tighten_value(batch, value, steps, out_of_time)
+    return batch
+
+
+def interval_is_exact(network: Network, value: str) -> bool:
+    """Whether interval propagation loses nothing up to this value: one mixing linear map of the input at most."""
+    mixing = 0
+    while value != network.input:
+        node = network.producers[value]
+        if isinstance(node.op, (Sum, MaxPool)) or len(node.inputs) > 1 or node in activation_nodes(network):
+            return False
+        mixing += isinstance(node.op, (Linear, Conv, AveragePool))
+        value = node.inputs[0]
+    return mixing <= 1
+
+
+def undecided(batch: Batch, value: str) -> Tensor:
+    """The entries of a value (groups, size) on which an activation is not yet linear, or a maximum may still depend."""
+    low, high = batch.bounds[value]
+    feeds_pool = any(isinstance(n.op, MaxPool) and n.inputs[0] == value for n in batch.network.nodes)
+    open_ = (low < high) if feeds_pool else (low < 0) & (high > 0)
+    return open_ & ~batch.empty[:, None]
+
+
+def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> Batch:
+    open_ = undecided(batch, value)
+    count = int(open_.sum(1).max())
+    if not count:
+        return batch
+    # the open neurons of each group come first; groups with fewer are padded with closed ones
+    order = open_.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    widest = max(batch.network.size(name) for name in batch.network.shapes)
+    chunk = max(1, MAX_ENTRIES // (len(order) * widest))
+    low, high = batch.bounds[value]
+    recorded = [list(steps_so_far) for steps_so_far in batch.steps]
+    for columns in order.split(chunk, dim=1):
+        for sign in (1, -1):
+            found = _bound_neurons(batch, value, columns, sign, steps, out_of_time)
+            if sign == 1:
+                low = low.scatter_reduce(1, columns, found.bounds, "amax")
+            else:
+                high = high.scatter_reduce(1, columns, -found.bounds, "amin")
+            for b, step in steps_of(batch, value, columns, open_, sign, found):
+                recorded[b].append(step)
+    bounds, empty = push(batch.network, {**batch.bounds, value: (low, high)})
+    return replace(batch, bounds=bounds, empty=batch.empty | empty, steps=tuple(map(tuple, recorded)))
+
+
+def _bound_neurons(batch: Batch, value: str, columns: Tensor, sign: int, steps: int, out_of_time: Clock) -> Optimised:
+    """Lower bounds of sign * value at columns (groups, count)."""
+    signs = torch.full(columns.shape, float(sign), dtype=torch.float64)
+    rows = unit_rows(value, batch.network.size(value), columns, signs)
+    slopes = _upstream(batch.network, value, adaptive_slopes(batch.network, batch.bounds))
+    if not steps:
+        choices = Choices(slopes)
+        with torch.no_grad():
+            return Optimised(lower_bounds(batch.network, batch.bounds, rows, choices), choices)
+    wide = {name: s.expand(-1, columns.shape[1], -1) for name, s in slopes.items()}
+    upstream = [name for name in batch.multiplied if name in _before(batch.network, value)]
+    return climb(
+        batch.network, batch.bounds, rows, wide, atoms=batch.atoms, multiplied=upstream, steps=steps, out_of_time=out_of_time
+    )
+
+
+def _before(network: Network, value: str) -> set[str]:
+    names = list(network.shapes)
+    return set(names[: names.index(value)])
+
+
+def _upstream(network: Network, value: str, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    before = _before(network, value)
+    return {name: s for name, s in slopes.items() if name in before}
+
+
+def climb(
+    network: Network,
+    bounds: Mapping[str, Interval],
+    rows: Rows,
+    slopes: Mapping[str, Tensor],
+    *,
+    atoms: Atoms | None,
+    multiplied: Sequence[str],
+    steps: int,
+    target: float = torch.inf,
+    warm: Choices | None = None,
+    out_of_time: Clock = never,
+) -> Optimised:
+    """Optimise rows from the best of several starts: no multipliers, or those that stop the pass at one of `multiplied`.
+
+    slopes: (batch, spec, size). Stopping at v means to cancel every coefficient there against the bounds of v, which is what
+    proves a clause whose body confines a whole layer.
+    """
+    seen: dict[str, Tensor] = {}
+    zeros = {v: torch.zeros(*rows.constant.shape, network.size(v), dtype=rows.constant.dtype) for v in multiplied}
+    no_atoms = None if atoms is None else torch.zeros(*rows.constant.shape, atoms.bias.shape[1], dtype=rows.constant.dtype)
+    start = Choices(slopes, zeros, zeros, no_atoms)
+    with torch.no_grad():
+        best = lower_bounds(network, bounds, rows, start, atoms=atoms, seen=seen)
+        scales = {v: seen[v].abs().mean(-1, keepdim=True) + 1e-9 for v in multiplied if v in seen}
+        for v in scales:
+            stop = replace(start, lower={**zeros, v: seen[v].clamp(min=0)}, upper={**zeros, v: (-seen[v]).clamp(min=0)})
+            best, start = _better(network, bounds, rows, atoms, best, start, stop)
+        if warm is not None:
+            best, start = _better(network, bounds, rows, atoms, best, start, warm)
+    if not steps or bool((best > target).all()):
+        return Optimised(best, start)
+    return optimise(
+        network, bounds, rows, start, atoms=atoms, steps=steps, scales=scales, target=target, out_of_time=out_of_time
+    )
+
+
+def _better(
+    network: Network, bounds: Mapping[str, Interval], rows: Rows, atoms: Atoms | None, best: Tensor, kept: Choices, new: Choices
+) -> tuple[Tensor, Choices]:
+    value = lower_bounds(network, bounds, rows, new, atoms=atoms)
+    return torch.maximum(best, value), choose(value > best, new, kept)
+
+
+def bound_goals(
+    batch: Batch,
+    rows: Sequence[GoalRow],
+    *,
+    steps: int,
+    target: float,
+    warm: Choices | None = None,
+    out_of_time: Clock = never,
+) -> Goals:
+    """Bound the goals' left sides from below; a disjunct is refuted where one of its goals is positive."""
+    widest = max(batch.network.size(name) for name in batch.network.shapes)
+    chunk = max(1, MAX_ENTRIES // widest)
+    parts = []
+    for first in range(0, len(rows), chunk):
+        piece = rows[first : first + chunk]
+        part_warm = None if warm is None else select(warm, torch.arange(first, first + len(piece)))
+        parts.append(_bound_goal_rows(batch, piece, steps, target, part_warm, out_of_time))
+    return Goals(tuple(rows), torch.cat([p.bounds[:, 0] for p in parts]), join([p.choices for p in parts]))
+
+
+def _bound_goal_rows(
+    batch: Batch, rows: Sequence[GoalRow], steps: int, target: float, warm: Choices | None, out_of_time: Clock
+) -> Optimised:
+    positions = torch.tensor([row.position for row in rows])
+    own = gather(batch.bounds, positions)
+    atoms = None if batch.atoms is None else batch.atoms.select(positions)
+    return climb(
+        batch.network,
+        own,
+        goal_rows(batch.network, [row.goal.atom for row in rows]),
+        adaptive_slopes(batch.network, own),
+        atoms=atoms,
+        multiplied=batch.multiplied,
+        steps=steps,
+        target=target,
+        warm=warm,
+        out_of_time=out_of_time,
+    )
+
+
+def closes(batch: Batch, goals: Goals, target: float) -> dict[tuple[int, int], Close]:
+    """The refuted disjuncts, by (group position, disjunct), each by its best goal."""
+    found: dict[tuple[int, int], tuple[float, int]] = {}
+    for r, (row, bound) in enumerate(zip(goals.rows, goals.bounds.tolist(), strict=True)):
+        key = (row.position, row.goal.disjunct)
+        if bound > target and bound > found.get(key, (-np.inf, -1))[0]:
+            found[key] = (bound, r)
+    return {key: close_of(batch, goals, r) for key, (_, r) in found.items()}

@@ -1,0 +1,32 @@
+"""Test points that a search comes across: floats first, then exact replay."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from verifier.check import confirms
+from verifier.engines.targets import batch_of, features, left_sides, target_of, worst
+from verifier.ops import Array
+from verifier.query import Query
+
+
+def point_test(query: Query) -> Callable[[Tensor], Array | None]:
+    """A function that returns a counterexample among points (points, inputs), or None.
+
+    The best point in floating point is replayed exactly, so what is returned is a counterexample.
+    """
+    targets = [t for t in (target_of(0, query, atoms) for atoms in query.disjuncts) if t is not None]
+    batch = batch_of(targets) if targets else None
+
+    @torch.no_grad()
+    def test(points: Tensor) -> Array | None:
+        if batch is None or not len(points):
+            return None
+        left = left_sides(batch, features(query.network, batch, points).unsqueeze(0))
+        values = worst(batch, left).amin(0)
+        best = int(values.argmin())
+        point = points[best].numpy().copy()
+        return point if float(values[best]) <= 0 and confirms(query, point) else None
+
+    return test

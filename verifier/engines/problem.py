@@ -1,0 +1,144 @@
+"""A query as the bound engines see it: groups of disjuncts over common atoms, and the tensors of a batch of groups."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.certificate import Step
+from verifier.domains.linear import Atoms, Choices, Interval, Rows
+from verifier.formula import Atom
+from verifier.network import Network
+from verifier.query import Query
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """One way to refute a disjunct: show that this atom of it cannot hold together with the common ones."""
+
+    disjunct: int
+    atom: Atom
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Disjuncts of a query that differ only in atoms on their deepest value, and the atoms all of them hold."""
+
+    query: Query
+    disjuncts: tuple[int, ...]
+    common: tuple[Atom, ...]
+    goals: tuple[Goal, ...]
+
+    @property
+    def relations(self) -> tuple[Atom, ...]:
+        """The common atoms with several terms; those with one are cuts of a value's bounds."""
+        return tuple(a for a in self.common if len(a.terms) > 1)
+
+
+def groups(query: Query) -> list[Group]:
+    """Split the query's disjuncts into groups; a group's proof may use every common atom as a premise."""
+    depth = depths(query.network)
+    members: dict[frozenset[Atom], list[int]] = {}
+    for number, disjunct in enumerate(query.disjuncts):
+        deepest = set(_deepest(disjunct, depth))
+        members.setdefault(frozenset(a for a in disjunct if a not in deepest), []).append(number)
+    return [_group(query, tuple(numbers), depth) for numbers in members.values()]
+
+
+def _group(query: Query, numbers: tuple[int, ...], depth: Mapping[str, int]) -> Group:
+    first, *rest = (query.disjuncts[n] for n in numbers)
+    shared = set(first).intersection(*map(set, rest))
+    common = tuple(a for a in first if a in shared)
+    goals: list[Goal] = []
+    for n in numbers:
+        own = [a for a in query.disjuncts[n] if a not in shared] or _deepest(query.disjuncts[n], depth)
+        goals.extend(Goal(n, a) for a in own)
+    return Group(query, numbers, common, tuple(goals))
+
+
+def _deepest(atoms: Sequence[Atom], depth: Mapping[str, int]) -> list[Atom]:
+    levels = [max((depth[t.value] for t in a.terms), default=-1) for a in atoms]
+    return [a for a, level in zip(atoms, levels, strict=True) if level == max(levels)]
+
+
+def depths(network: Network) -> dict[str, int]:
+    """Position of each value in the graph, the input first."""
+    return {name: position for position, name in enumerate(network.shapes)}
+
+
+def goal_rows(network: Network, atoms: Sequence[Atom]) -> Rows:
+    """The left sides of atoms as rows, one for each batch entry: coefficients[v] (atoms, 1, size of v)."""
+    matrices = _matrices(network, [[a] for a in atoms], 1)
+    return Rows(matrices.coefficients, matrices.bias)
+
+
+def relation_atoms(network: Network, batch: Sequence[Group]) -> Atoms | None:
+    """The relations of each group, padded with trivial ones to a common count; None where there are none."""
+    count = max((len(g.relations) for g in batch), default=0)
+    return _matrices(network, [g.relations for g in batch], count) if count else None
+
+
+def _matrices(network: Network, rows: Sequence[Iterable[Atom]], count: int) -> Atoms:
+    coefficients: dict[str, np.ndarray] = {}
+    bias = np.zeros((len(rows), count))
+    for b, atoms in enumerate(rows):
+        for k, a in enumerate(atoms):
+            bias[b, k] = float(a.bias)
+            for term in a.terms:
+                if term.value not in coefficients:
+                    coefficients[term.value] = np.zeros((len(rows), count, network.size(term.value)))
+                coefficients[term.value][b, k, term.index] = float(term.coefficient)
+    return Atoms({v: torch.from_numpy(c) for v, c in coefficients.items()}, torch.from_numpy(bias))
+
+
+def gather(bounds: Mapping[str, Interval], rows: Tensor) -> dict[str, Interval]:
+    """The bounds of the subproblem that each row belongs to; rows: (rows,) batch positions."""
+    return {name: (low[rows], high[rows]) for name, (low, high) in bounds.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Groups over one network with what is known of their values.
+
+    bounds[v]: (lower, upper), each (groups, size of v), that hold under the group's common atoms; empty: (groups,) whether
+    they contradict each other; multiplied: values whose bounds say more than propagation does (cut by atoms or splits), so
+    that multipliers on them can help; steps: for each group the certificate steps that prove the bounds.
+    """
+
+    network: Network
+    groups: tuple[Group, ...]
+    bounds: Mapping[str, Interval]
+    empty: Tensor
+    atoms: Atoms | None
+    multiplied: tuple[str, ...]
+    steps: tuple[tuple[Step, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class GoalRow:
+    """One goal of one group of a batch."""
+
+    position: int
+    goal: Goal
+
+
+@dataclass(frozen=True, eq=False)
+class Goals:
+    """What is known of every goal row: bounds (rows,), the choices behind them, (rows, 1, ...)."""
+
+    rows: tuple[GoalRow, ...]
+    bounds: Tensor
+    choices: Choices
+
+    def weakest(self) -> dict[int, float]:
+        """For each batch position the smallest bound over its disjuncts, a disjunct counting by its best goal."""
+        best: dict[tuple[int, int], float] = {}
+        for row, bound in zip(self.rows, self.bounds.tolist(), strict=True):
+            key = (row.position, row.goal.disjunct)
+            best[key] = max(bound, best.get(key, -np.inf))
+        weakest: dict[int, float] = {}
+        for (position, _), bound in best.items():
+            weakest[position] = min(bound, weakest.get(position, np.inf))
+        return weakest

@@ -1,0 +1,67 @@
+"""Turn what a bound pass chose into certificate data (see `verifier.certificate` for the contract)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.certificate import Close, Relaxation, Step
+from verifier.domains.linear import Choices, Optimised, pool_choice
+from verifier.engines.problem import Batch, Goals
+from verifier.formula import Atom
+from verifier.ops import MaxPool
+
+
+def steps_of(
+    batch: Batch, value: str, columns: Tensor, open_: Tensor, sign: int, found: Optimised
+) -> Iterator[tuple[int, Step]]:
+    """(group position, step) for each group with open neurons among columns (groups, count)."""
+    for b, group in enumerate(batch.groups):
+        keep = open_[b, columns[b]]
+        if not bool(keep.any()):
+            continue
+        rows = keep.nonzero()[:, 0]
+        multipliers = _multipliers(group.common, group.relations, found.choices, b, rows)
+        relaxation = _relaxation(batch, found.choices, b, b, rows, multipliers)
+        indices = columns[b][keep].numpy().astype(np.int64)
+        yield b, Step(value, indices, np.full(len(indices), sign, dtype=np.int64), relaxation)
+
+
+def close_of(batch: Batch, goals: Goals, row: int) -> Close:
+    """The close that one goal row proves."""
+    position, goal = goals.rows[row].position, goals.rows[row].goal
+    group = batch.groups[position]
+    atoms = group.query.disjuncts[goal.disjunct]
+    multipliers = _multipliers(atoms, group.relations, goals.choices, row, torch.zeros(1, dtype=torch.long))
+    multipliers[0, atoms.index(goal.atom)] += 1.0
+    relaxation = _relaxation(batch, goals.choices, row, position, torch.zeros(1, dtype=torch.long), multipliers)
+    return Close(goal.disjunct, relaxation)
+
+
+def _multipliers(
+    atoms: tuple[Atom, ...], relations: tuple[Atom, ...], choices: Choices, entry: int, rows: Tensor
+) -> np.ndarray:
+    """Multipliers on `atoms`, (rows, atoms): those of the pass on the relations among them, zero elsewhere."""
+    multipliers = np.zeros((len(rows), len(atoms)))
+    if choices.atoms is not None:
+        places = [atoms.index(a) for a in relations]
+        multipliers[:, places] = choices.atoms[entry, rows, : len(places)].detach().numpy()
+    return multipliers
+
+
+def _relaxation(batch: Batch, choices: Choices, entry: int, position: int, rows: Tensor, multipliers: np.ndarray) -> Relaxation:
+    """entry: where in the choices; position: which group; rows: which of the entry's specs."""
+    slopes: dict[str, np.ndarray] = {}
+    for name, tensor in choices.slopes.items():
+        own = tensor[entry].detach()
+        slopes[name] = (own if len(own) == 1 else own[rows]).numpy().copy()
+    for node in batch.network.nodes:
+        if isinstance(node.op, MaxPool):
+            low, high = (side[position : position + 1] for side in batch.bounds[node.inputs[0]])
+            slopes[node.output] = pool_choice(node, batch.network, low, high).index.numpy()
+    lower, upper = (
+        {name: t[entry, rows].detach().numpy().copy() for name, t in side.items() if bool(t[entry, rows].any())}
+        for side in (choices.lower, choices.upper)
+    )
+    return Relaxation(slopes, lower, upper, multipliers)
