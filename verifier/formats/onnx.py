@@ -31,6 +31,8 @@ def read_onnx(path: str | Path) -> Network:
         return _Reader(model.graph, {entry.domain: entry.version for entry in model.opset_import}).network()
     except BadNetwork as error:
         raise BadNetwork(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadNetwork(f"{path}: a name in the model is not text ({error}); export the model again") from error
 
 
 class _Reader:

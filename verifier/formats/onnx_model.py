@@ -10,12 +10,13 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, external_data_helper, version_converter
 
-from verifier.errors import BadNetwork
+from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import MAX_ENTRIES
 from verifier.ops import Shape
 
 OLDEST_OPSET = 7
 CONVERTED_OPSET = 8
+ALIGNED_BY_AXIS = ("Add", "Sub", "Mul", "Div", "Pow")
 MAX_UNPACKED_BYTES = 2**30
 FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -30,7 +31,8 @@ def load_model(path: Path) -> ModelProto:
         return _in_known_opset(model)
     except BadNetwork as error:
         raise BadNetwork(f"{path}: {error}") from error
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        # names that are no text make the checker fail on its own message
         raise BadNetwork(f"{path}: not a valid ONNX model ({_first_line(error)}); export the model again") from error
 
 
@@ -139,6 +141,10 @@ def _in_known_opset(model: ModelProto) -> ModelProto:
         raise BadNetwork(f"uses opset {version}, the installed onnx package knows {newest}; update it or export with less")
     if version >= OLDEST_OPSET:
         return model
+    for node in model.graph.node:
+        if node.op_type in ALIGNED_BY_AXIS and any(entry.name == "axis" for entry in node.attribute):
+            # sound: the version converter aligns such a constant with other axes than opset 6 does, so it is not asked
+            raise UnsupportedOp(node.op_type, node.name or node.output[0], "broadcasting along an axis; export with opset 13")
     try:
         return version_converter.convert_version(model, CONVERTED_OPSET)
     except (RuntimeError, ValueError) as error:

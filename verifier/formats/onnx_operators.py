@@ -235,6 +235,10 @@ def _windows(call: Call, kernel: Sequence[int]) -> Windows:
         case "SAME_UPPER" | "SAME_LOWER":
             if len({len(space), len(size), len(stride), len(dilation)}) != 1 or min((*size, *stride, *dilation)) < 1:
                 raise BadNetwork(f"{call.op} at {call.label!r}: kernel, strides and dilations do not fit {space}")
+            axes = zip(space, size, stride, dilation, strict=True)
+            if call.op != "Conv" and any((-(-n // s) - 1) * s + d * (k - 1) + 1 < n for n, k, s, d in axes):
+                # runtimes clip it to zero for convolutions and disagree for pooling
+                raise call.refuse(f"automatic padding that would be negative, as stride {stride} skips entries")
             padding = same_padding(space, size, stride=stride, dilation=dilation, lower=auto == "SAME_LOWER")
         case _:
             raise BadNetwork(f"{call.op} at {call.label!r}: auto_pad {auto!r} is not known to ONNX")

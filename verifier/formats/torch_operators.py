@@ -80,7 +80,7 @@ class Call:
         given = self.argument(position, name) or default
         if not all(isinstance(n, int) for n in given):
             raise self.refuse(f"{name} {given} must be integers")
-        return tuple(given) * (len(default) if len(given) == 1 else 1)
+        return tuple(given) * (len(default) if len(given) == 1 and default else 1)
 
 
 def exact(tensor: Tensor, name: str) -> Array:
