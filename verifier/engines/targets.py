@@ -1,0 +1,145 @@
+"""Conjunctions of atoms as tensors: one target for each way to satisfy a query, many evaluated at many points at once.
+
+Float arithmetic throughout: what is found here is a candidate, and only an exact replay makes it a counterexample.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from sys import float_info
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.evaluate import forward
+from verifier.formula import Atom
+from verifier.network import Network
+from verifier.ops import Array
+from verifier.query import Query
+from verifier.region import inner_bounds, round_down, round_up
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """All atoms of one disjunct over a float64 box inside the region; each atom is scaled to coefficients of sum 1.
+
+    query: its place in the list of queries. rows[k] is the atom of term k, which reads entries[k] times coefficients[k].
+    """
+
+    query: int
+    lower: Array
+    upper: Array
+    entries: tuple[tuple[str, int], ...]
+    rows: Array
+    coefficients: Array
+    biases: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Targets over one network, their atoms in one long list.
+
+    lower, upper: (targets, 1, inputs). columns: the entries that count, by value, in the order of the feature axis.
+    term_*: (terms,); atom_target, bias: (atoms,).
+    """
+
+    targets: tuple[Target, ...]
+    lower: Tensor
+    upper: Tensor
+    columns: Mapping[str, Tensor]
+    term_target: Tensor
+    term_feature: Tensor
+    term_atom: Tensor
+    coefficient: Tensor
+    atom_target: Tensor
+    bias: Tensor
+
+
+def target_of(place: int, query: Query, atoms: Sequence[Atom]) -> Target | None:
+    """The target for one disjunct; None where its box holds no float64 point."""
+    lower, upper = (side.copy() for side in inner_bounds(query.region))
+    entries: list[tuple[str, int]] = []
+    rows: list[int] = []
+    coefficients: list[float] = []
+    biases: list[float] = []
+    for row, atom in enumerate(atoms):
+        scale = sum((abs(t.coefficient) for t in atom.terms), Fraction(0)) or Fraction(1)
+        biases.append(nearest(atom.bias / scale))
+        for term in atom.terms:
+            entries.append((term.value, term.index))
+            rows.append(row)
+            coefficients.append(nearest(term.coefficient / scale))
+        if len(atom.terms) == 1 and atom.terms[0].value == query.network.input:
+            _tighten(lower, upper, atom)
+    if (lower > upper).any():
+        return None
+    return Target(place, lower, upper, tuple(entries), np.array(rows), np.array(coefficients), np.array(biases))
+
+
+def _tighten(lower: Array, upper: Array, atom: Atom) -> None:
+    (term,) = atom.terms
+    i, threshold = term.index, clamped(-atom.bias / term.coefficient)
+    if term.coefficient > 0:
+        at = round_down(threshold)
+        upper[i] = min(upper[i], np.nextafter(at, -np.inf) if atom.strict and at == threshold else at)
+    else:
+        at = round_up(threshold)
+        lower[i] = max(lower[i], np.nextafter(at, np.inf) if atom.strict and at == threshold else at)
+
+
+def clamped(value: Fraction) -> Fraction:
+    """The value, or the largest float64 of its sign where it is beyond that."""
+    largest = Fraction(float_info.max)
+    return max(-largest, min(largest, value))
+
+
+def nearest(value: Fraction) -> float:
+    """The nearest finite float64."""
+    return float(clamped(value))
+
+
+def batch_of(targets: Sequence[Target]) -> Batch:
+    """The targets side by side."""
+    entries = sorted({entry for target in targets for entry in target.entries})
+    place = {entry: k for k, entry in enumerate(entries)}
+    columns: dict[str, list[int]] = {}
+    for value, index in entries:
+        columns.setdefault(value, []).append(index)
+    counts = [len(target.biases) for target in targets]
+    offsets = np.cumsum([0, *counts[:-1]])
+    terms = [np.full(len(target.entries), k) for k, target in enumerate(targets)]
+    atoms = [target.rows.astype(np.int64) + offset for target, offset in zip(targets, offsets, strict=True)]
+    return Batch(
+        tuple(targets),
+        torch.from_numpy(np.stack([target.lower for target in targets])).unsqueeze(1),
+        torch.from_numpy(np.stack([target.upper for target in targets])).unsqueeze(1),
+        {value: torch.tensor(indices) for value, indices in columns.items()},
+        torch.from_numpy(np.concatenate(terms).astype(np.int64)),
+        torch.tensor([place[entry] for target in targets for entry in target.entries], dtype=torch.int64),
+        torch.from_numpy(np.concatenate(atoms).astype(np.int64)),
+        torch.from_numpy(np.concatenate([target.coefficients for target in targets]).astype(np.float64)),
+        torch.from_numpy(np.repeat(np.arange(len(targets)), counts)),
+        torch.from_numpy(np.concatenate([target.biases for target in targets]).astype(np.float64)),
+    )
+
+
+def features(network: Network, batch: Batch, points: Tensor) -> Tensor:
+    """The entries that count at points of shape (count, inputs): (count, features); differentiable in the points."""
+    values = forward(network, points, keep=batch.columns)
+    parts = [values[value].flatten(1)[:, index] for value, index in batch.columns.items()]
+    return torch.cat(parts, 1) if parts else points.new_zeros(len(points), 0)
+
+
+def left_sides(batch: Batch, entries: Tensor) -> Tensor:
+    """Scaled left side of every atom, (atoms, points), from features of shape (targets or 1, points, features)."""
+    moved = entries.transpose(1, 2).expand(len(batch.targets), -1, -1)
+    products = moved[batch.term_target, batch.term_feature] * batch.coefficient.unsqueeze(1)
+    start = batch.bias.unsqueeze(1).expand(-1, entries.shape[1])
+    return start.index_add(0, batch.term_atom, products)
+
+
+def worst(batch: Batch, left: Tensor) -> Tensor:
+    """The largest left side of each target, (targets, points): at most 0 where all atoms hold."""
+    start = left.new_full((len(batch.targets), left.shape[1]), -torch.inf)
+    return start.scatter_reduce(0, batch.atom_target.unsqueeze(1).expand_as(left), left, "amax")
