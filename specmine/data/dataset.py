@@ -190,5 +190,5 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 def _digest(x: Array, y: NDArray[np.int64], split: NDArray[np.int8]) -> str:
     digest = hashlib.sha256(repr(x.shape).encode())
     for array, kind in ((x, "<f8"), (y, "<i8"), (split, "i1")):
-        digest.update(np.ascontiguousarray(array, dtype=kind))
+        digest.update(np.ascontiguousarray(array, dtype=kind).data)
     return digest.hexdigest()

@@ -90,4 +90,9 @@ def _run_reference(path: Path) -> Run:
     constants = {tensor.name for tensor in model.graph.initializer}
     (given,) = [value for value in model.graph.input if value.name not in constants]
     dtype = np.float64 if given.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE else np.float32
-    return lambda x: np.asarray(evaluator.run(None, {given.name: x.astype(dtype)})[0], dtype=np.float64)
+
+    def run(x: Array) -> Array:
+        outputs: Any = evaluator.run(None, {given.name: x.astype(dtype)})
+        return np.asarray(outputs[0], dtype=np.float64)
+
+    return run

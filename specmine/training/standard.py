@@ -51,8 +51,8 @@ def train_standard(
 ) -> nn.Sequential:
     """A ReLU network trained on the mining split of a data set; it takes flat raw samples (batch, inputs) in float32.
 
-    Its first layer maps the input domain to [0, 1]. epochs: by default enough for 2,000 steps, at least 10. architecture: makes the network to train, in place of `hidden`. The
-    same arguments and number of threads give the same network.
+    Its first layer maps the input domain to [0, 1]. epochs: by default enough for 2,000 steps, at least 10. architecture:
+    makes the network to train, in place of `hidden`. The same arguments and number of threads give the same network.
     """
     if (epochs is not None and epochs < 0) or batch < 1 or not all(width >= 1 for width in hidden):
         raise BadConfig(

@@ -21,7 +21,7 @@ def iris():
 
 @pytest.fixture(scope="module")
 def trained(iris):
-    return train(iris, hidden=(8,), seed=3)
+    return train(iris, hidden=(16, 16), seed=3)
 
 
 def run(path, x):
