@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from specmine.errors import BadConfig
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Delta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Synthesis = Literal["threshold", "smallest", "peel"]
@@ -32,7 +32,9 @@ class Config(BaseModel):
     sites: tuple[str, ...] = Field((), description="sites to mine from, such as h2; all activation outputs where empty")
     thresholds: Count = Field(8, description="quantile thresholds a neuron")
     synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
-    deltas: tuple[Share, ...] = Field((0.0, 0.01, 0.05, 0.1), description="threshold composition: a literal may miss this share")
+    deltas: tuple[Delta, ...] = Field(
+        (0.0, 0.01, 0.05, 0.1), description="threshold composition: a literal may miss this share"
+    )
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
     regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmine.config import REGION
-from specmine.errors import BadConfig
 from specmine.data import Dataset
+from specmine.errors import BadConfig
 from verifier.ops import Array
 from verifier.region import Ball, Box
 
@@ -46,7 +46,9 @@ def ball_around(dataset: Dataset, sample: int, radius: float) -> NamedRegion:
     return NamedRegion(f"ball:{radius}:{sample}", Ball(_row(dataset, sample), radius, dataset.domain), sample)
 
 
-def ball_centers(dataset: Dataset, predictions: NDArray[np.integer], rows: Sequence[int], *, per_class: int, seed: int) -> list[int]:
+def ball_centers(
+    dataset: Dataset, predictions: NDArray[np.integer], rows: Sequence[int], *, per_class: int, seed: int
+) -> list[int]:
     """Up to per_class of the given rows for each class, correctly classified, chosen by the seed, in ascending order."""
     order = np.random.default_rng(seed).permutation(np.asarray(rows, dtype=np.int64))
     good = order[predictions[order] == dataset.y[order]]

@@ -58,6 +58,12 @@ class Claim:
         """Names the claim in files: the clause's id and the region's name."""
         return f"{self.clause.id}-{self.region.name.replace(':', '_')}"
 
+    @property
+    def title(self) -> str:
+        """The claim in a few words, for progress and logs."""
+        head = "false" if self.clause.head is None else str(self.clause.head)
+        return f"{head} by {len(self.clause.body)} literals over {self.region.name}"
+
 
 @dataclass(frozen=True)
 class Coverage:

@@ -26,7 +26,9 @@ from specmine.errors import BadConfig
 
 
 def mine(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A known data set; see specmine data list.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A known data set; see specmine data list.", show_default=False)
+    ] = None,
     model: ModelFile = None,
     data: DataName = None,
     data_dir: DataDir = None,

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
-OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
+OptionalRun = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)
+]
 ModelFile = Annotated[Path | None, typer.Option("--model", metavar="FILE.onnx", help="The network, an ONNX file.")]
 DataName = Annotated[
     str | None, typer.Option("--data", metavar="NAME|FILE.npz", help="A known data set, or an npz file of arrays x and y.")

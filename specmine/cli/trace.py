@@ -11,7 +11,9 @@ from specmine.errors import BadConfig
 
 
 def trace(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A known data set; see specmine data list.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A known data set; see specmine data list.", show_default=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.npz", help="Where the trace goes; trace.npz.")] = None,
     model: ModelFile = None,
     data: DataName = None,

@@ -10,7 +10,9 @@ from specmine.cli.screen import answer, make_progress, say
 
 
 def train(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A known data set, or an npz file of arrays x and y.", show_default=False)],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A known data set, or an npz file of arrays x and y.", show_default=False)
+    ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE.onnx", help="Where the trained network goes.", show_default=False)
     ],

@@ -14,7 +14,7 @@ from specmine.pipeline.inputs import Data, Inputs, Model, load_inputs
 from specmine.pipeline.run import existing, open_run, start_run
 from specmine.pipeline.stages import finish_run, make_claims, present_run, verify_stage
 from specmine.progress import SILENT, Progress
-from specmine.rules import parse_clauses
+from specmine.rules.syntax import parse_clauses
 from specmine.spec import Spec
 from specmine.verification import check_claims
 

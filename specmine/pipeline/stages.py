@@ -16,13 +16,15 @@ from specmine.predicates.form import Bits
 from specmine.queries import body_atoms
 from specmine.regions import NamedRegion, ball_around, ball_centers, domain_of, radius_of
 from specmine.report import report_html
-from specmine.rules import parse_clause
 from specmine.rules.clause import HornClause
+from specmine.rules.syntax import parse_clause
 from specmine.spec import Claim, Coverage, Outcome, Spec
 from specmine.stats import body_bits, fill_q, measure
 from specmine.verification import Effort, prove, sample_witness
+from verifier.ops import Array
 
 CLAUSES, EXPORTS, REPORT = "clauses.json", "exports", "report.html"
+STARTS = 512
 
 
 def finish_run(run: Run) -> Spec:
@@ -68,8 +70,16 @@ def verify_stage(run: Run) -> Spec:
     config = run.config
     effort = Effort(timeout_s=config.timeout_s, budget_s=config.budget_s, engine=config.engine)
     with run.stage("verify"):
-        prove(run.spec.claims, run.sites, run.store, effort=effort, progress=run.progress)
+        starts = search_starts(run)
+        prove(run.spec.claims, run.sites, run.store, effort=effort, starts=starts, progress=run.progress)
     return run.spec
+
+
+def search_starts(run: Run) -> Array:
+    """Samples (at most STARTS, chosen by the seed) from which counterexamples are searched."""
+    dataset = run.dataset
+    order = np.random.default_rng(run.config.seed).permutation(len(dataset.x))[:STARTS]
+    return np.array(dataset.x[order]).reshape(len(order), -1)
 
 
 def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str], *, tried: int) -> Spec:
@@ -130,16 +140,18 @@ def export_run(run: Run, name: str) -> list[Path]:
     """Writes one export of what the run has reached into its folder; raises BadConfig for an unknown exporter."""
     if name not in EXPORTERS:
         raise BadConfig(f"no exporter {name!r}; known are {', '.join(EXPORTERS)}")
+    exhibit = run.exhibit
     run.progress.start(f"export {name}", None)
-    paths = EXPORTERS[name](run.exhibit, run.folder / EXPORTS / name)
+    paths = EXPORTERS[name](exhibit, run.folder / EXPORTS / name)
     run.progress.finish(f"{len(paths)} files")
     return paths
 
 
 def write_report(run: Run) -> Path:
     """Writes the report of what the run has reached; one self-contained HTML file."""
+    exhibit = run.exhibit
     run.progress.start("report", None)
     path = run.folder / REPORT
-    write_text(path, report_html(run.exhibit))
+    write_text(path, report_html(exhibit))
     run.progress.finish(str(path))
     return path

@@ -14,6 +14,7 @@ from specmine.spec import Claim, Outcome, Witness
 from specmine.tracing import Sites
 from specmine.verification.store import Record, Store
 from verifier.check import write_certificate
+from verifier.ops import Array
 from verifier.query import Query
 from verifier.solve import verify_many
 from verifier.verdict import Decision, Proved, Refuted, Unknown
@@ -34,19 +35,27 @@ class Effort:
     batch: int = 32
 
 
-def prove(claims: Sequence[Claim], sites: Sites, store: Store, *, effort: Effort, progress: Progress = SILENT) -> list[Claim]:
+def prove(
+    claims: Sequence[Claim],
+    sites: Sites,
+    store: Store,
+    *,
+    effort: Effort,
+    starts: Array | None = None,
+    progress: Progress = SILENT,
+) -> list[Claim]:
     """The claims with their outcomes, in the given order; those that the budget does not reach stay unchecked.
 
     A proof without a witness is followed by the question whether the body can hold at all; where it cannot, the claim is
-    vacuous.
+    vacuous. starts: inputs (count, size) from which counterexamples are searched.
     """
-    deadline = time.monotonic() + effort.budget_s
-    _decide(claims, [claim_query(claim, sites) for claim in claims], store, deadline, effort, progress, "verify")
-    open_ = [
-        claim for claim in outcomes(claims, sites, store) if claim.outcome.verdict == "proved" and not claim.outcome.witness
-    ]
-    if open_:
-        _decide(open_, [claim_body_query(claim, sites) for claim in open_], store, deadline, effort, progress, "vacuity")
+    asking = _Asking(store, effort, time.monotonic() + effort.budget_s, starts, progress)
+    asking.decide(claims, [claim_query(claim, sites) for claim in claims], "verify")
+    known = outcomes(claims, sites, store)
+    bare = [claim for claim in known if claim.outcome.verdict == "proved" and claim.outcome.witness is None]
+    if not bare:
+        return known
+    asking.decide(bare, [claim_body_query(claim, sites) for claim in bare], "vacuity")
     return outcomes(claims, sites, store)
 
 
@@ -79,32 +88,36 @@ def _outcome(claim: Claim, sites: Sites, store: Store) -> Outcome:
     )
 
 
-def _decide(
-    claims: Sequence[Claim],
-    queries: Sequence[Query],
-    store: Store,
-    deadline: float,
-    effort: Effort,
-    progress: Progress,
-    stage: str,
-) -> None:
-    """Brings a record of every query into the store, as far as the time goes."""
-    missing = [i for i, query in enumerate(queries) if not store.answers(query.sha256, effort.engine, effort.timeout_s)]
-    progress.start(stage, len(queries))
-    progress.advance(len(queries) - len(missing), "from the store")
-    for begin in range(0, len(missing), effort.batch):
-        if time.monotonic() >= deadline:
-            break
-        chunk = missing[begin : begin + effort.batch]
-        timeout_s = min(effort.timeout_s, max(deadline - time.monotonic(), 0.1) / len(chunk))
+@dataclass(frozen=True, eq=False)
+class _Asking:
+    """One budget spent on queries, batch by batch."""
 
-        def written(place: int, decision: Decision, chunk: list[int] = chunk, timeout_s: float = timeout_s) -> None:
-            i = chunk[place]
-            record = _write(queries[i], decision, store, effort.engine, timeout_s)
-            progress.advance(1, f"{record.verdict}: {claims[i].clause}")
+    store: Store
+    effort: Effort
+    deadline: float
+    starts: Array | None
+    progress: Progress
 
-        verify_many([queries[i] for i in chunk], timeout_s=timeout_s, engine=effort.engine, on_decision=written)
-    progress.finish()
+    def decide(self, claims: Sequence[Claim], queries: Sequence[Query], stage: str) -> None:
+        """Brings a record of every query into the store, as far as the time goes."""
+        effort, store = self.effort, self.store
+        missing = [i for i, query in enumerate(queries) if not store.answers(query.sha256, effort.engine, effort.timeout_s)]
+        self.progress.start(stage, len(queries))
+        self.progress.advance(len(queries) - len(missing), "from the store")
+        for begin in range(0, len(missing), effort.batch):
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                break
+            chunk = missing[begin : begin + effort.batch]
+            self._ask([claims[i] for i in chunk], [queries[i] for i in chunk], min(effort.timeout_s, left / len(chunk)))
+        self.progress.finish()
+
+    def _ask(self, claims: Sequence[Claim], queries: Sequence[Query], timeout_s: float) -> None:
+        def written(place: int, decision: Decision) -> None:
+            record = _write(queries[place], decision, self.store, self.effort.engine, timeout_s)
+            self.progress.advance(1, f"{record.verdict}: {claims[place].title}")
+
+        verify_many(queries, timeout_s=timeout_s, engine=self.effort.engine, starts=self.starts, on_decision=written)
 
 
 def _write(query: Query, decision: Decision, store: Store, engine: str, timeout_s: float) -> Record:

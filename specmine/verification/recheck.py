@@ -17,7 +17,7 @@ def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progres
     checked = []
     for claim in claims:
         checked.append(_check(claim, sites, store))
-        progress.advance(1, f"{checked[-1].outcome.verdict}: {claim.clause}")
+        progress.advance(1, f"{checked[-1].outcome.verdict}: {claim.title}")
     progress.finish()
     return checked
 
