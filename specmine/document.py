@@ -54,7 +54,7 @@ def summary(spec: Spec) -> dict[str, Any]:
         "verified_recall": spec.verified_recall,
         "clauses": len(spec.clauses),
         "claims": len(spec.claims),
-        **spec.verdicts,
+        **{str(verdict): count for verdict, count in spec.verdicts.items()},
         "test_inputs": spec.coverage.test_inputs,
         "correct": spec.coverage.correct,
         "seconds": dict(spec.seconds),

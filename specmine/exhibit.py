@@ -30,7 +30,7 @@ class Exhibit:
     @cached_property
     def site_names(self) -> Mapping[str, str]:
         """Site by value name: the short name where the value has one."""
-        return MappingProxyType({value: site for site, value in reversed(self.sites.aliases.items())})
+        return MappingProxyType({value: site for site, value in reversed(list(self.sites.aliases.items()))})
 
     def site_of(self, value: str) -> str:
         return self.site_names.get(value, value)

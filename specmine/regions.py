@@ -1,10 +1,9 @@
 """From data to input regions: the whole input domain, and balls around samples, clipped to it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from specmine.config import REGION
 from specmine.data import Dataset
@@ -47,7 +46,7 @@ def ball_around(dataset: Dataset, sample: int, radius: float) -> NamedRegion:
 
 
 def ball_centers(
-    dataset: Dataset, predictions: NDArray[np.integer], rows: Sequence[int], *, per_class: int, seed: int
+    dataset: Dataset, predictions: NDArray[np.integer], rows: ArrayLike, *, per_class: int, seed: int
 ) -> list[int]:
     """Up to per_class of the given rows for each class, correctly classified, chosen by the seed, in ascending order."""
     order = np.random.default_rng(seed).permutation(np.asarray(rows, dtype=np.int64))

@@ -1,7 +1,7 @@
 """specmine trace"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,6 @@ def trace(
     traced = trace_network(Sites(inputs.network), inputs.dataset.x, keep=site or None, progress=progress)
     path = out or Path("trace.npz")
     with writing(path) as temporary, open(temporary, "wb") as file:
-        rest = {"predictions": traced.predictions, "labels": inputs.dataset.y, "split": inputs.dataset.split}
+        rest: dict[str, Any] = {"predictions": traced.predictions, "labels": inputs.dataset.y, "split": inputs.dataset.split}
         np.savez_compressed(file, allow_pickle=False, **traced.values, **rest)
     answer(str(path))

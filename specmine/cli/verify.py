@@ -1,6 +1,6 @@
 """specmine verify"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def verify(
     from specmine.document import document
     from specmine.pipeline import check_run, decide, decide_on_run, go_on
 
-    effort = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
+    effort: dict[str, Any] = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
     progress = make_progress(quiet, verbose)
     text = "\n".join(clause or [])
     if run is None:

@@ -142,6 +142,13 @@ def identity(inputs: Inputs, config: Config) -> Mapping[str, Any]:
 
 def _write_data(dataset: Dataset, path: Path) -> None:
     domain = dataset.domain
-    arrays = {"x": dataset.x, "y": dataset.y, "split": dataset.split, "lower": domain.lower, "upper": domain.upper}
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays, classes=np.array(dataset.classes))
+        np.savez_compressed(
+            file,
+            x=dataset.x,
+            y=dataset.y,
+            split=dataset.split,
+            lower=domain.lower,
+            upper=domain.upper,
+            classes=np.array(dataset.classes),
+        )

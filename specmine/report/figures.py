@@ -4,8 +4,10 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
+import matplotlib.image
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from verifier.ops import Array
 
 GREY = "#888888"
 COLORS = {"proved": "#2e9e5b", "vacuous": "#7aa8c9", "unknown": "#c9a227", "unchecked": "#9a9a9a", "refuted": "#c8453b"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "specmine",
     "svg.fonttype": "none",
     "text.color": GREY,
@@ -40,7 +42,8 @@ def frontier_figure(claims: Sequence[Claim]) -> str:
                 if claim.outcome.verdict == verdict
             ]
             if points:
-                axes.scatter(*zip(*points, strict=True), s=22, alpha=0.75, color=color, label=verdict, linewidths=0)
+                lengths, recalls = zip(*points, strict=True)
+                axes.scatter(lengths, recalls, s=22, alpha=0.75, color=color, label=verdict, linewidths=0)
         axes.set_xscale("symlog", linthresh=10)
         axes.set_xlabel("literals in the body")
         axes.set_ylabel("recall on the test split")
@@ -74,8 +77,7 @@ def picture(values: Array, shape: Sequence[int], lower: float, upper: float) -> 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
-    options = {} if pixels.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 255}
-    matplotlib.image.imsave(buffer, pixels, format="png", metadata={"Software": None}, **options)
+    matplotlib.image.imsave(buffer, pixels, format="png", cmap="gray", vmin=0, vmax=255)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from specmine.folder import writing
 from specmine.progress import SILENT, Progress
 from specmine.queries import claim_body_query, claim_query
-from specmine.spec import Claim, Outcome, Witness
+from specmine.spec import Claim, Outcome, VerdictText, Witness
 from specmine.tracing import Sites
 from specmine.verification.store import Record, Store
+from verifier.certificate import Certificate
 from verifier.check import write_certificate
 from verifier.ops import Array
 from verifier.query import Query
@@ -69,7 +70,7 @@ def _outcome(claim: Claim, sites: Sites, store: Store) -> Outcome:
     record = store.records.get(claim_query(claim, sites).sha256)
     if record is None:
         return Outcome(witness=witness)
-    verdict = record.verdict
+    verdict: VerdictText = record.verdict
     if verdict == "proved" and witness is None:
         body = store.records.get(claim_body_query(claim, sites).sha256)
         if body is not None and body.verdict == "proved":
@@ -77,7 +78,7 @@ def _outcome(claim: Claim, sites: Sites, store: Store) -> Outcome:
         if body is not None and body.counterexample is not None:
             witness = Witness(input=body.counterexample)
     return Outcome(
-        verdict=verdict,  # type: ignore[arg-type]  (a record holds proved, refuted or unknown)
+        verdict=verdict,
         reason=record.reason,
         bound=record.bound,
         engine=record.engine,
@@ -121,36 +122,36 @@ class _Asking:
 
 
 def _write(query: Query, decision: Decision, store: Store, engine: str, timeout_s: float) -> Record:
-    """The decision as a record, its certificate first, then the line that names it."""
-    certificate = None
-    match decision.verdict:
-        case Proved(certificate=proof):
-            verdict, reason, point = "proved", "", None
-            if proof is not None:
-                certificate = f"{CERTIFICATES}/{query.sha256[:32]}.npz"
-                with writing(store.folder / certificate) as path:
-                    write_certificate(query, proof, path)
-        case Refuted(counterexample=x):
-            verdict, reason, point = "refuted", "", tuple(float(v) for v in np.asarray(x).reshape(-1))
-        case Unknown(reason=reason, detail=detail):
-            verdict, point = "unknown", None
-            reason = f"{reason}: {detail}" if detail else reason
-        case _:
-            assert_never(decision.verdict)
-    record = Record(
+    """Keeps the decision: its certificate first, then the line that names it."""
+    asked = Record(
         key=query.sha256,
-        verdict=verdict,
+        verdict="unknown",
         engine_asked=engine,
         timeout_s=timeout_s,
-        reason=reason,
         bound=_finite(decision.bound),
         engine=decision.engine,
         seconds=decision.seconds,
-        certificate=certificate,
-        counterexample=point,
     )
+    match decision.verdict:
+        case Proved(certificate=proof):
+            record = replace(asked, verdict="proved", certificate=_write_proof(query, proof, store))
+        case Refuted(counterexample=x):
+            record = replace(asked, verdict="refuted", counterexample=tuple(float(v) for v in np.asarray(x).reshape(-1)))
+        case Unknown(reason=reason, detail=detail):
+            record = replace(asked, reason=f"{reason}: {detail}" if detail else reason)
+        case _:
+            assert_never(decision.verdict)
     store.add(record)
     return record
+
+
+def _write_proof(query: Query, proof: Certificate | None, store: Store) -> str | None:
+    if proof is None:
+        return None
+    name = f"{CERTIFICATES}/{query.sha256[:32]}.npz"
+    with writing(store.folder / name) as path:
+        write_certificate(query, proof, path)
+    return name
 
 
 def _finite(bound: float | None) -> float | None:

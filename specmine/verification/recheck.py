@@ -26,7 +26,8 @@ def _check(claim: Claim, sites: Sites, store: Store) -> Claim:
     outcome = claim.outcome
     if outcome.certificate is None:
         return claim
-    result = check(claim_query(claim, sites), read_certificate(store.folder / outcome.certificate, sites.network))
+    _, certificate = read_certificate(store.folder / outcome.certificate, sites.network)
+    result = check(claim_query(claim, sites), certificate)
     if result.accepted:
         return claim
     return replace(claim, outcome=replace(outcome, verdict="unknown", reason=f"certificate refused: {result.reason}"))

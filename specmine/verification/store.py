@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from specmine.errors import BadRun
 from specmine.folder import cannot_write
@@ -17,7 +18,7 @@ class Record:
     """The verdict on one query. key: the query's sha256; certificate: a path inside the run folder."""
 
     key: str
-    verdict: str
+    verdict: Literal["proved", "refuted", "unknown"]
     engine_asked: str
     timeout_s: float
     reason: str = ""
@@ -64,9 +65,9 @@ class Store:
         self.records[record.key] = record
 
 
-def _ends_a_line(file: object) -> bool:
-    file.seek(-1, os.SEEK_END)  # type: ignore[attr-defined]
-    return file.read(1) == b"\n"  # type: ignore[attr-defined]
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _read(path: Path) -> Iterator[Record]:

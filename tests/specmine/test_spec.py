@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import toy
+
+from specmine.document import document, from_json, to_json
+from specmine.errors import BadRun
+from specmine.pipeline.stages import verify_stage
+
+CLAIM_KEYS = {
+    "head", "body", "region", "support", "errors", "precision", "recall", "verdict", "bound", "engine", "seconds",
+    "certificate", "witness", "counterexample",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    return verify_stage(toy.run(tmp_path_factory.mktemp("run"), regions=("domain", "ball:0.05")))
+
+
+def test_the_document_has_every_field(spec):
+    data = document(spec)
+    assert {"schema", "provenance", "summary", "claims"} <= data.keys()
+    assert {"recall", "verified_recall", "clauses", "proved", "refuted", "unknown", "vacuous", "seconds"} <= data[
+        "summary"
+    ].keys()
+    for claim in data["claims"]:
+        assert claim.keys() >= CLAIM_KEYS
+        assert claim["body"]["text"] and claim["body"]["atoms"]
+        assert {"holdout", "test"} <= claim["precision"].keys()
+
+
+def test_the_document_reads_back_as_itself(spec):
+    text = to_json(spec)
+    assert to_json(from_json(text)) == text
+
+
+def test_hand_computed_figures(spec):
+    """class(0) :- active(h1,0) covers all of class 0; class(1) :- above(h1,1,0.25) those with x1 - x0 >= 0.25."""
+    data = toy.dataset()
+    x, y = data.test
+    covered = (y == 0) | (x[:, 1] - x[:, 0] >= 0.25)
+    assert spec.verified_recall == pytest.approx(covered.mean())
+    assert spec.recall == pytest.approx(covered.mean())
+
+
+def test_atoms_of_the_body(spec):
+    claim = next(c for c in document(spec)["claims"] if c["clause"] == "class(1) :- above(h1,1,0.25).")
+    assert claim["body"]["atoms"] == [
+        {"terms": [{"value": "post", "index": 1, "coefficient": "-1"}], "bias": "1/4", "strict": False}
+    ]
+
+
+def test_only_the_domain_counts_as_verified(tmp_path):
+    spec = verify_stage(toy.run(tmp_path, "class(0) :- active(h1,0).", regions=("ball:0.01",)))
+    assert {claim.outcome.verdict for claim in spec.claims} == {"proved"} and len(spec.claims) == 3
+    assert spec.verified_recall == 0 and spec.recall > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "damaged"), ("{}", "damaged"), ('{"schema": "other/9"}', "has schema 'other/9'"), ("[]", "damaged")],
+)
+def test_bad_documents(text, message):
+    with pytest.raises(BadRun, match=message):
+        from_json(text)
+
+
+def test_a_document_with_a_missing_key(spec):
+    data = document(spec)
+    del data["claims"][0]["body"]
+    with pytest.raises(BadRun, match="damaged: KeyError 'body'"):
+        from_json(json.dumps(data))
