@@ -1,5 +1,6 @@
 """Shortest bodies for the constraints known so far, by one clingo solver that lives through all rounds."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ENCODING = files("specmine.rules").joinpath("encodings", "smallest.lp")
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
 class Proposal:
     """body: ascending places, None where there is none; complete: the solver finished, so the body is a shortest one for the
-    constraints, or none exists. lower_bound: none is shorter, None where there is none at all."""
+    constraints, or none exists. lower_bound: none is shorter."""
 
     body: tuple[int, ...] | None
     complete: bool
-    lower_bound: int | None
+    lower_bound: int
 
 
 class Proposals:
@@ -33,41 +35,54 @@ class Proposals:
         self._control.ground([("base", [])])
         chosen = self._control.symbolic_atoms.by_signature("s", 1)
         self._atoms = {atom.symbol.arguments[0].number: atom.literal for atom in chosen}
+        self._forbidden: list[frozenset[int | None]] = []
         self._lost: dict[int, int] = {}
         self._kept: dict[int, int] = {}
 
-    def next(self, timeout_s: float) -> Proposal:
-        """A shortest body for the constraints so far, or the best one within the time."""
+    def next(self, timeout_s: float, *, enough: int | None = None) -> Proposal:
+        """A shortest body for the constraints so far, or the best one within the time.
+
+        enough: the call ends once it is known that no body has fewer literals than this.
+        """
         body: tuple[int, ...] | None = None
+        lower_bound = 0
 
         def remember(model: clingo.Model) -> None:
             nonlocal body
             body = tuple(sorted(place for place, literal in self._atoms.items() if model.is_true(literal)))
 
-        with self._control.solve(on_model=remember, async_=True) as handle:
-            if not handle.wait(max(timeout_s, 0.0)):
-                handle.cancel()
+        def raise_bound(bounds: Sequence[int]) -> None:
+            nonlocal lower_bound
+            lower_bound = max(lower_bound, *bounds)
+
+        end = time.monotonic() + timeout_s
+        with self._control.solve(on_model=remember, on_unsat=raise_bound, async_=True) as handle:
+            while not handle.wait(max(0.0, min(_POLL_S, end - time.monotonic()))):
+                if time.monotonic() >= end or (enough is not None and lower_bound >= enough):
+                    handle.cancel()
+                    break
             result = handle.get()
-        bounds = self._control.statistics["summary"].get("lower", [])
-        known = not result.unsatisfiable and len(bounds) > 0
-        return Proposal(body, bool(result.exhausted), max(0, int(bounds[0])) if known else None)
+        complete = bool(result.exhausted)
+        return Proposal(body, complete, len(body) if complete and body is not None else lower_bound)
 
     def cautious(self, on: bool) -> None:
         """Whether misses are added up as if no positive were missed twice."""
         self._control.assign_external(clingo.Function("cautious"), on)
 
     def at_most(self, size: int) -> None:
-        """From now on bodies have at most this many literals; called once."""
-        number = clingo.Number(size)
-        self._control.ground([("shorter", [number])])
-        self._control.assign_external(clingo.Function("shorter", [number]), True)
+        """From now on bodies have at most this many literals."""
+        self._control.ground([("shorter", [clingo.Number(size)])])
 
     def forbid(self, body: Sequence[int | None]) -> None:
         """No body contains all of these; None stands for a literal that is no candidate, so nothing does."""
+        self._forbidden.append(frozenset(body))
         if any(place not in self._atoms for place in body):
             return
         with self._control.backend() as backend:
             backend.add_rule([], [self._atoms[place] for place in body if place is not None])
+
+    def forbidden(self, body: Sequence[int]) -> bool:
+        return any(part <= set(body) for part in self._forbidden)
 
     def keep_enough(self, samples: Sequence[int], false_on: Sequence[Sequence[int]], most: int) -> None:
         """At most `most` of these positives are lost; false_on: the literals that lose each."""

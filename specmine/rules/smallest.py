@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from specmine.errors import BadConfig
 from specmine.predicates.table import PredicateTable
-from specmine.rules.proposals import Proposals
+from specmine.rules.proposals import Proposal, Proposals
 from specmine.rules.task import Task, greedy_body, make_task
 
 _BATCH = 16
@@ -133,40 +133,60 @@ class _Search:
         stuck = self.task.inseparable
         if stuck > self.task.allowed(self.task.total):
             return self._give_up(f"{stuck} negatives satisfy every predicate that alone keeps the recall")
+        self._start_from(greedy_body(self.task, self.max_body))
+        now = time.monotonic()
+        exact = self.task.budget == 0
         self.proposals.cautious(True)
-        complete = self._improve(exact=self.task.budget == 0)
-        if complete and self.task.budget > 0 and not self._proved():
+        complete = self._improve(self.end if exact else now + (self.end - now) / 3, exact=exact)
+        if not exact:
             self.proposals.cautious(False)
-            if self.best is not None:
-                self.proposals.at_most(len(self.best) - 1)
-            complete = self._improve(exact=True)
+            complete = self._improve(self.end, exact=True)
         if self.best is None:
             limit = "" if self.max_body is None else f" of at most {self.max_body} predicates"
             why = f"no body{limit} keeps the recall and the precision" if complete else "the time ran out before any body"
             return self._give_up(why)
         if complete:
-            self.lower_bound = len(self.best)
             return self._result(self.best, found=True, reason="proved smallest")
         gap = f"the time ran out; a smallest body has {self.lower_bound} to {len(self.best)} predicates"
         return self._result(self.best, found=True, reason=gap)
 
-    def _improve(self, *, exact: bool) -> bool:
-        """Proposals until one is admissible or none is left; False where the time ran out first.
+    def _start_from(self, body: tuple[int, ...]) -> None:
+        hits, errors = self.task.measure(body)
+        if errors <= self.task.allowed(hits) and not self.proposals.forbidden(body):
+            self._keep(body)
 
-        exact: the solver's constraints are all implied by the task, so its optimum bounds every body from below.
+    def _keep(self, body: tuple[int, ...]) -> None:
+        self.best = body
+        self.proposals.at_most(len(body) - 1)
+
+    def _improve(self, end: float, *, exact: bool) -> bool:
+        """Ever shorter bodies until none is left; False where the time ran out first.
+
+        exact: the solver's constraints are all implied by the task and by looking for shorter bodies only, so its bound
+        holds for every admissible body.
         """
-        while True:
-            proposal = self.proposals.next(self.end - time.monotonic())
-            if exact and proposal.lower_bound is not None:
-                self.lower_bound = max(self.lower_bound, proposal.lower_bound)
+        while self.best is None or self.lower_bound < len(self.best):
+            known = None if self.best is None else len(self.best)
+            proposal = self.proposals.next(end - time.monotonic(), enough=known)
+            if exact:
+                self._raise_bound(proposal, known)
             if proposal.body is None:
-                return proposal.complete
-            self.rounds += 1
-            if self._accept(proposal.body) and (self.best is None or len(proposal.body) < len(self.best)):
-                self.best = proposal.body
-                return proposal.complete
-            if not proposal.complete or time.monotonic() > self.end:
-                return False
+                if proposal.complete:
+                    return True
+            else:
+                self.rounds += 1
+                if self._accept(proposal.body):
+                    self._keep(proposal.body)
+            if time.monotonic() >= end:
+                break
+        return self.best is not None and self.lower_bound >= len(self.best)
+
+    def _raise_bound(self, proposal: Proposal, known: int | None) -> None:
+        """Only bodies shorter than `known` were looked for, so a bound past it, or no body at all, says no more than that."""
+        bound = proposal.lower_bound
+        if known is not None:
+            bound = known if proposal.complete and proposal.body is None else min(bound, known)
+        self.lower_bound = max(self.lower_bound, bound)
 
     def _accept(self, body: tuple[int, ...]) -> bool:
         """Whether a body is admissible; where it is not, the solver learns why."""
@@ -186,9 +206,6 @@ class _Search:
             kept = task.kept_by(body)
             self.proposals.drop_enough(kept, [task.false_on(sample) for sample in kept], task.allowed(hits), under=body)
         return False
-
-    def _proved(self) -> bool:
-        return self.best is not None and len(self.best) <= self.lower_bound
 
     def _give_up(self, why: str) -> Synthesis:
         body = greedy_body(self.task, self.max_body)
