@@ -18,7 +18,7 @@ from verifier.network import Network, Node
 from verifier.ops import Linear, Relu, frozen_array
 
 CLAUSES = """
-class(0) :- active(h1,0).
+class(0) :- above(h1,0,0.125).
 class(1) :- above(h1,1,0.25).
 class(0) :- inactive(h1,1).
 class(1) :- above(h1,1,2.0).

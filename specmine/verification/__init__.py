@@ -1,6 +1,6 @@
 """From claims to verdicts: many at once, each written down, each proof with a witness or found vacuous."""
 
-from specmine.verification.prove import CERTIFICATES, Effort, outcomes, prove
+from specmine.verification.proving import CERTIFICATES, Effort, outcomes, prove
 from specmine.verification.recheck import check_claims
 from specmine.verification.store import Record, Store
 from specmine.verification.witness import sample_witness
