@@ -60,8 +60,8 @@ class Ball:
             raise BadRegion(f"center has {center.size} entries but the domain has {self.domain.size}")
         if not np.isfinite(center).all():
             raise BadRegion("center must be finite")
-        lower, upper = exact_bounds(self)
-        if any(lo > hi for lo, hi in zip(lower, upper, strict=True)):
+        lowest, highest = directed_sum(center, -self.radius, np.inf), directed_sum(center, self.radius, -np.inf)
+        if (lowest > self.domain.upper).any() or (highest < self.domain.lower).any():
             raise BadRegion(f"the ball of radius {self.radius} around the center does not meet the domain box")
 
     @property
@@ -93,28 +93,43 @@ def exact_bounds(region: Region) -> tuple[list[Fraction], list[Fraction]]:
             r = Fraction(radius)
             points = [Fraction(v) for v in center.tolist()]
             low, high = exact_bounds(domain)
-            lower = [max(c - r, lo) for c, lo in zip(points, low, strict=True)]
-            return lower, [min(c + r, hi) for c, hi in zip(points, high, strict=True)]
+            ends = [max(c - r, lo) for c, lo in zip(points, low, strict=True)]
+            return ends, [min(c + r, hi) for c, hi in zip(points, high, strict=True)]
         case Polytope(box=box):
             return exact_bounds(box)
 
 
 def outer_bounds(region: Region) -> tuple[Array, Array]:
     """The smallest float64 box around the exact bounds."""
-    lower, upper = exact_bounds(region)
-    return (
-        np.array([round_down(v) for v in lower], dtype=np.float64),
-        np.array([round_up(v) for v in upper], dtype=np.float64),
-    )
+    return _rounded_bounds(region, -np.inf, np.inf)
 
 
 def inner_bounds(region: Region) -> tuple[Array, Array]:
     """The largest float64 box inside the exact bounds; lower may pass upper where no float lies between them."""
-    lower, upper = exact_bounds(region)
-    return (
-        np.array([round_up(v) for v in lower], dtype=np.float64),
-        np.array([round_down(v) for v in upper], dtype=np.float64),
-    )
+    return _rounded_bounds(region, np.inf, -np.inf)
+
+
+def _rounded_bounds(region: Region, lower_to: float, upper_to: float) -> tuple[Array, Array]:
+    match region:
+        case Box(lower=lower, upper=upper):
+            return lower.copy(), upper.copy()
+        case Ball(center=center, radius=radius, domain=domain):
+            lower = np.maximum(directed_sum(center, -radius, lower_to), domain.lower)
+            return lower, np.minimum(directed_sum(center, radius, upper_to), domain.upper)
+        case Polytope(box=box):
+            return _rounded_bounds(box, lower_to, upper_to)
+
+
+def directed_sum(numbers: Array, shift: float, to: float) -> Array:
+    """numbers + shift, rounded from the exact sum towards `to`, -inf or inf."""
+    total = numbers + shift
+    if not np.isfinite(total).all():
+        rounded = round_up if to > 0 else round_down
+        return np.array([rounded(Fraction(v) + Fraction(shift)) for v in numbers.tolist()])
+    # The error of a float sum is a float itself (Knuth's TwoSum), so its sign is exact.
+    part = total - numbers
+    error = (numbers - (total - part)) + (shift - part)
+    return np.where(error * np.sign(to) > 0, np.nextafter(total, to), total)
 
 
 def constraints(region: Region) -> tuple[Atom, ...]:

@@ -33,10 +33,20 @@ POOL_POINTS = 8192
 POOL_CHUNK = 1024
 PROJECTED_STARTS = 16
 LEFT_SIDES = 2**23
-ROUNDS = 6
+ROUNDS = 5
+FIRST_DISJUNCTS = 2
 STEPS = 50
 BLOCK = 10
 REPLAYS_AT_ONCE, REPLAYS = 3, 24
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A target with the points its descent begins from: the pool's best first, random ones last; loss: of the very best."""
+
+    target: Target
+    points: Tensor
+    loss: float
 
 
 @dataclass(eq=False)
@@ -139,13 +149,25 @@ def _search_network(
             if target is not None:
                 key = (target.lower.tobytes(), target.upper.tobytes(), id(given[place]))
                 groups.setdefault(key, []).append(target)
-    begun: list[tuple[Target, Tensor]] = []
+    begun: list[Begun] = []
     count = max(PROJECTED_STARTS, min(samples, POOL_POINTS // max(1, len(groups))))
     for targets in groups.values():
         pool = _pool(targets[0], given[targets[0].query], count, generator)
         begun += _search_pool(search, network, targets, pool, generator)
-    for step in range(ROUNDS):
-        _search_round(search, network, begun, generator, fresh=step > 0)
+    for part in (_most_promising(begun), begun):
+        _search_round(search, network, part, generator, fresh=False)
+    for _ in range(ROUNDS):
+        _search_round(search, network, begun, generator, fresh=True)
+
+
+def _most_promising(begun: list[Begun]) -> list[Begun]:
+    """The few disjuncts of each query that the pool came nearest to."""
+    chosen: dict[int, list[Begun]] = {}
+    for one in sorted(begun, key=lambda one: one.loss):
+        of_query = chosen.setdefault(one.target.query, [])
+        if len(of_query) < FIRST_DISJUNCTS:
+            of_query.append(one)
+    return [one for place in sorted(chosen) for one in chosen[place]]
 
 
 def _pool(target: Target, starts: Array | None, samples: int, generator: torch.Generator) -> Tensor:
@@ -171,8 +193,8 @@ def _uniform(lower: Tensor, upper: Tensor, shape: tuple[int, ...], generator: to
 @torch.no_grad()
 def _search_pool(
     search: Search, network: Network, targets: list[Target], pool: Tensor, generator: torch.Generator
-) -> Iterator[tuple[Target, Tensor]]:
-    """Try the pool's points for targets over one box; yields the points from which each open target's descent begins."""
+) -> Iterator[Begun]:
+    """Try the pool's points for targets over one box; yields where the descent for each open target begins."""
     count = len(pool)
     size = max(1, LEFT_SIDES // max(1, count * max(len(target.entries) + len(target.biases) for target in targets)))
     for chunk in (batch_of(targets[k : k + size]) for k in range(0, len(targets), size)):
@@ -187,25 +209,23 @@ def _search_pool(
             if target.query not in search.found:
                 best = torch.argsort(loss, stable=True)[: POINTS // 16]
                 spread = torch.randint(count, (POINTS // 16,), generator=generator)
-                yield target, pool[torch.cat([best, spread])]
+                yield Begun(target, pool[torch.cat([best, spread])], float(loss[best[0]]))
 
 
-def _search_round(
-    search: Search, network: Network, begun: list[tuple[Target, Tensor]], generator: torch.Generator, *, fresh: bool
-) -> None:
+def _search_round(search: Search, network: Network, begun: list[Begun], generator: torch.Generator, *, fresh: bool) -> None:
     """One descent for every open target, from its pool points, or from fresh random points."""
-    still = [(target, points) for target, points in begun if target.query not in search.found]
+    still = [one for one in begun if one.target.query not in search.found]
     each = min(POINTS // 8, max(4, POINTS // max(1, len(still))))
     size = max(1, POINTS // each)
     for part in (still[k : k + size] for k in range(0, len(still), size)):
-        chosen = [(target, points) for target, points in part if target.query not in search.found]
+        chosen = [one for one in part if one.target.query not in search.found]
         if search.over() or not chosen:
             continue
-        batch = batch_of([target for target, _ in chosen])
+        batch = batch_of([one.target for one in chosen])
         if fresh:
             begin = _uniform(batch.lower, batch.upper, (len(chosen), each, batch.lower.shape[2]), generator)
         else:
-            begin = torch.stack([torch.cat([p[: each // 2], p[-(each - each // 2) :]]) for _, p in chosen])
+            begin = torch.stack([torch.cat([one.points[: each // 2], one.points[-(each - each // 2) :]]) for one in chosen])
         _descend(search, network, batch, begin.clamp(batch.lower, batch.upper))
 
 

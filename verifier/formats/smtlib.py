@@ -162,6 +162,9 @@ def parents(network: Network, node: Node, index: int) -> list[Entry]:
     match node.op:
         case Relu() | LeakyRelu():
             return [(node.inputs[0], index)]
+        case Linear(weight=weight):
+            row, column = divmod(index, len(weight))
+            return [(node.inputs[0], row * weight.shape[1] + k) for k in np.flatnonzero(weight[column]).tolist()]
         case MaxPool():
             op, shape = node.op, network.shapes[node.inputs[0]]
             places = _places(network.shapes[node.output], index)

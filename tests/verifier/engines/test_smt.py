@@ -36,7 +36,7 @@ def test_ties_by_hand() -> None:
 def test_never_contradicts_the_search(kind: str, seed: int) -> None:
     query = random_query(kind, seed=seed)
     verdict = decide_smt(query, timeout_s=10).verdict
-    found = falsify(query, timeout_s=0.3)
+    found = falsify(query, timeout_s=0.15)
     assert not isinstance(verdict, Unknown)
     assert isinstance(verdict, Refuted) or isinstance(found, Unknown)
     if isinstance(verdict, Refuted):
