@@ -56,7 +56,7 @@ def forward(network: Network, samples: Tensor, *, keep: Collection[str] | None =
 def output(network: Network, samples: Array | Tensor) -> Tensor:
     """The network's output on samples, flattened to (batch, outputs)."""
     result = evaluate(network, samples, keep=[network.output])[network.output]
-    return result.reshape(len(result), -1)
+    return result.reshape(len(result), network.size(network.output))
 
 
 def _tensor(samples: Array | Tensor) -> Tensor:

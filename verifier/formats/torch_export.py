@@ -13,7 +13,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import NetworkBuilder
-from verifier.formats.torch_operators import FIRST_OF_SEVERAL, OPERATORS, Call
+from verifier.formats.torch_operators import CHECKS, FIRST_OF_SEVERAL, OPERATORS, Call
 from verifier.network import Network
 
 
@@ -99,7 +99,7 @@ class _Reader:
 
     def network(self) -> Network:
         for node in self.program.graph.nodes:
-            if node.op == "call_function":
+            if node.op == "call_function" and node.target not in CHECKS:
                 self._read(node)
         (result,) = self.program.graph.output_node().args[0]
         if result not in self.values:

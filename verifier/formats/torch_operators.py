@@ -192,6 +192,21 @@ def _mean(call: Call) -> None:
         call.builder.add(call.output, Reshape(shape[:2]), pooled)
 
 
+def _sum_last(call: Call) -> None:
+    """A sum over the last axis, which is how a product with a constant vector is exported."""
+    source = call.value(call.argument(0, "self"))
+    shape = call.builder.shapes[source]
+    axes = [axis % len(shape) for axis in call.integers(1, "dim", ())]
+    if axes != [len(shape) - 1]:
+        raise call.refuse(f"sum over axes {axes} of shape {shape}; only a sum over the last axis is")
+    ones = affine(np.ones((1, shape[-1])))
+    if call.argument(2, "keepdim", False):
+        call.builder.add(call.output, ones, source)
+    else:
+        column = call.builder.step(call.output, "column", ones, source)
+        call.builder.add(call.output, Reshape(shape[:-1]), column)
+
+
 def _add(call: Call) -> None:
     _combine(call, 1.0)
 
@@ -316,17 +331,20 @@ OPERATORS: Mapping[Any, Callable[[Call], None]] = {
     aten.mean.dim: _mean,
     aten.mm.default: _matmul,
     aten.mul.Tensor: _mul,
-    aten.mv.default: _matmul,
     aten.neg.default: _neg,
     aten.permute.default: _permute,
     aten.relu.default: _relu,
     aten.squeeze.dim: _reshape,
     aten.squeeze.dims: _reshape,
     aten.sub.Tensor: _sub,
+    aten.sum.dim_IntList: _sum_last,
     aten.unsqueeze.default: _reshape,
     aten.view.default: _reshape,
 }
 """Keyed by operator overload; graphs are decomposed to core ATen before they are read."""
+
+CHECKS = (aten._assert_tensor_metadata.default,)
+"""Nodes without a result: they check what the exporter has already made sure of."""
 
 FIRST_OF_SEVERAL = (aten._native_batch_norm_legit_no_training.default, aten.max_pool2d_with_indices.default)
 """Operators whose result is a tuple of which only the first entry is a network value."""

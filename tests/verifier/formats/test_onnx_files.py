@@ -134,7 +134,7 @@ def test_old_opsets_are_converted(model, read):
 def test_old_broadcasting_along_an_axis_is_refused(model, read):
     """onnx's version converter turns it into another sum."""
     nodes = [make_node("Add", ["x", "w"], ["y"], broadcast=1, axis=1)]
-    with pytest.raises(UnsupportedOp, match="Add at node 'y' .*along an axis"):
+    with pytest.raises(UnsupportedOp, match=r"Add at node 'y' .*along an axis"):
         read(model(nodes, (2, 2, 2), {"w": np.array([1, 2], dtype=np.float32)}, opset=6))
 
 
