@@ -48,9 +48,10 @@ class _Progress:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """A group's proof under way; rows: the atoms of disjuncts met so far."""
+    """A group's proof under way; members: its disjuncts; rows: the atoms of those met so far."""
 
     model: Model
+    members: frozenset[int]
     disjuncts: tuple[tuple[Atom, ...], ...]
     common: AtomRows
     progress: _Progress
@@ -104,9 +105,10 @@ def _check_group(query: Query, group: Group, progress: _Progress) -> None:
     disjuncts = [query.disjuncts[d] for d in group.disjuncts]
     shared = set(disjuncts[0]).intersection(*disjuncts[1:])
     common = tuple(atom for atom in disjuncts[0] if atom in shared)
-    tree = _Tree(model, query.disjuncts, atom_rows(model, common), progress)
+    members = frozenset(group.disjuncts)
+    tree = _Tree(model, members, query.disjuncts, atom_rows(model, common), progress)
     pending: list[tuple[ProofNode, Bounds | None, frozenset[int], str]] = [
-        (group.root, start(model, *outer_bounds(query.region), common), frozenset(group.disjuncts), progress.place)
+        (group.root, start(model, *outer_bounds(query.region), common), members, progress.place)
     ]
     while pending:
         node, bounds, left, progress.place = pending.pop()
@@ -115,7 +117,7 @@ def _check_group(query: Query, group: Group, progress: _Progress) -> None:
         if bounds is None:
             # sound: no point is left here, so whatever is open is closed.
             continue
-        left = left - _closed(tree, node, bounds, left)
+        left = left - _closed(tree, node, bounds)
         if left:
             if not isinstance(node.split, Split):
                 raise Rejected(f"disjunct {min(left)} is left open where bounds are not empty and nothing is split")
@@ -157,12 +159,12 @@ def _stepped(tree: _Tree, step: Step, bounds: Bounds) -> Bounds | None:
     return tightened(tree.model, bounds, step.value, lower, upper)
 
 
-def _closed(tree: _Tree, node: ProofNode, bounds: Bounds, left: frozenset[int]) -> set[int]:
+def _closed(tree: _Tree, node: ProofNode, bounds: Bounds) -> set[int]:
     closed: set[int] = set()
     for close in node.closed:
         require(isinstance(close, Close), f"a close was expected, got {type(close).__name__}")
         disjunct = index(close.disjunct, len(tree.disjuncts), "disjunct")
-        require(disjunct in left, f"disjunct {disjunct} is closed where it is not open")
+        require(disjunct in tree.members, f"disjunct {disjunct} is closed but is not of this group")
         if disjunct not in tree.rows:
             tree.rows[disjunct] = atom_rows(tree.model, tree.disjuncts[disjunct])
         atoms = tree.rows[disjunct]

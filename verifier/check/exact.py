@@ -122,17 +122,20 @@ def whole_part(integers: Array, exponent: int = 0) -> Part:
 
 def multiply(part: Part, factor: Slices) -> list[Part]:
     """The exact matrix product part @ factor, as parts."""
+    if not factor.matrices:
+        return []
+    reach, rows = max(factor.reaches), len(part.integers)
+    width = MANTISSA - math.frexp(reach)[1]
+    assert width >= 1, f"column sums of {reach} leave no room for an exact product"
+    chunks = _chunks(part.integers, width)
+    stacked = np.concatenate([chunk for chunk, _ in chunks]) if len(chunks) > 1 else chunks[0][0]
+    # Whatever is added in whatever order, no partial sum passes the sum of magnitudes.
+    assert _largest(stacked) * reach <= LIMIT, "a partial sum could pass 2**53"
     products = []
-    for matrix, exponent, reach in zip(factor.matrices, factor.exponents, factor.reaches, strict=True):
-        width = MANTISSA - math.frexp(reach)[1]
-        assert width >= 1, f"column sums of {reach} leave no room for an exact product"
-        chunks = _chunks(part.integers, width)
-        for chunk, _ in chunks:
-            assert _largest(chunk) * reach <= LIMIT, "a partial sum could pass 2**53"
-        stacked = np.concatenate([chunk for chunk, _ in chunks]) if len(chunks) > 1 else chunks[0][0]
-        results = np.split(np.asarray(stacked @ matrix), len(chunks))
+    for matrix, exponent in zip(factor.matrices, factor.exponents, strict=True):
+        result = np.asarray(stacked @ matrix)
         products += [
-            Part(result, part.exponents + (exponent + shift)) for result, (_, shift) in zip(results, chunks, strict=True)
+            Part(result[k * rows : (k + 1) * rows], part.exponents + (exponent + shift)) for k, (_, shift) in enumerate(chunks)
         ]
     return products
 
@@ -154,16 +157,18 @@ def gather(parts: Sequence[Part], bits: int, rounding: Rounding = np.rint) -> tu
     With np.floor (np.ceil) the result is at most (at least) the sum; with np.rint it differs from the sum by at most half a
     unit, 2**(exponent - 1), for each rounded summand. The count is None where nothing was rounded.
     """
-    tops = np.max([_row_tops(part) for part in parts], axis=0) + (len(parts) - 1).bit_length()
+    tops, finest = _row_tops(parts[0]), parts[0].exponents
+    for part in parts[1:]:
+        tops, finest = np.maximum(tops, _row_tops(part)), np.minimum(finest, part.exponents)
+    tops = tops + (len(parts) - 1).bit_length()
     if tops.max(initial=SMALLEST_EXPONENT) > LARGEST_EXPONENT:
         raise OutOfRange("a number passes 2**900")
-    finest = np.min([part.exponents for part in parts], axis=0)
     exponents = np.maximum(np.maximum(tops - bits, finest), SMALLEST_EXPONENT)
     total: Array | None = None
     inexact: Array | None = None
     for part in parts:
         # A clipped shift changes nothing: beyond 60 the row is zero, below -500 each entry is a tiny fraction either way.
-        shift = np.clip(part.exponents - exponents, -500, 60)
+        shift = np.minimum(np.maximum(part.exponents - exponents, -500), 60)
         scaled = part.integers * np.ldexp(1.0, shift)
         if (shift < 0).any():
             rounded = rounding(scaled)

@@ -313,12 +313,12 @@ def test_certificates_for_something_else_are_rejected() -> None:
     twice = leaf(close(1.0, disjunct=1))
     pair = Query(hat(), UNIT, Or((CAP, BOTH)))
     result = check(pair, certificate(pair, Group((0,), twice), Group((1,), leaf())))
-    assert result.reason == "disjunct 1 is closed where it is not open"
+    assert result.reason == "disjunct 1 is closed but is not of this group"
 
 
 def test_a_tree_of_thousands_of_nodes_needs_no_recursion() -> None:
     node = leaf(close(1.0, slopes=slopes(1, 0, 1)))
-    for at in np.linspace(0.5, -1.0, 1200):
+    for at in np.linspace(0.5, -1.0, 1010):
         node = ProofNode(split=Split("x", 0, float(at), leaf(close(1.0, slopes=slopes(0, 0, 0))), node))
     result = decide(CAP, node)
-    assert result.accepted and result.splits == 1200
+    assert result.accepted and result.splits == 1010

@@ -1,0 +1,174 @@
+import json
+import zipfile
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split, Step
+from verifier.check import check, read_certificate, write_certificate
+from verifier.errors import BadCertificate
+from verifier.formula import FALSE, And, Or, atom, conjoin
+from verifier.network import Network
+from verifier.query import Query
+from verifier.region import Ball, Box, Polytope, Region
+
+UNIT = Box([-1.0, -1.0], [1.0, 1.0])
+CUT = atom({("x", 0): Fraction(1, 3), ("x", 1): -2}, Fraction(-7, 11))
+
+
+@pytest.fixture(scope="module")
+def network(networks) -> Network:
+    return networks.mlp(np.random.default_rng(0), 2, 3, 2)
+
+
+def proof(network: Network, region: Region = UNIT) -> tuple[Query, Certificate]:
+    far = atom({("z1", 0): -1, ("x", 1): Fraction(1, 3)}, 100)
+    near = atom({("z1", 1): 1, ("x", 0): -0.1}, Fraction(1000, 7), strict=True)
+    query = Query(network, region, Or((And((far, near)), near, conjoin(near, far, Or((far,))))))
+    shared = {"a0": np.full((1, 3), 0.1)}
+    relaxation = Relaxation(shared, {"z0": np.zeros((1, 3))}, {}, np.zeros((1, 0)))
+    step = Step("z0", np.array([1]), np.array([-1]), relaxation)
+    closes = tuple(
+        Close(d, Relaxation(shared, atoms=np.eye(1, len(query.disjuncts[d]), list(query.disjuncts[d]).index(near))))
+        for d in range(len(query.disjuncts))
+    )
+    half = ProofNode((), closes)
+    tree = ProofNode((step,), (), Split("x", 1, 0.1, half, ProofNode((), closes[:1], Split("z0", 2, -0.2, half, half))))
+    groups = (Group(tuple(range(len(query.disjuncts))), tree),)
+    return query, Certificate(network.sha256, query.sha256, groups)
+
+
+def same(left: object, right: object) -> bool:
+    if isinstance(left, np.ndarray):
+        return isinstance(right, np.ndarray) and left.dtype == right.dtype and np.array_equal(left, right)
+    if is_dataclass(left):
+        return type(left) is type(right) and all(same(getattr(left, f.name), getattr(right, f.name)) for f in fields(left))
+    if isinstance(left, tuple):
+        return isinstance(right, tuple) and len(left) == len(right) and all(map(same, left, right))
+    if hasattr(left, "items"):
+        return set(left) == set(right) and all(same(left[k], right[k]) for k in left)
+    return left == right
+
+
+@pytest.mark.parametrize(
+    "region", [UNIT, Ball([0.1, -0.3], 0.1, UNIT), Polytope(UNIT, (CUT,)), Polytope(UNIT, ())], ids=lambda r: type(r).__name__
+)
+def test_what_is_written_is_read(network: Network, region: Region, tmp_path: Path) -> None:
+    query, certificate = proof(network, region)
+    before = check(query, certificate)
+    write_certificate(query, certificate, tmp_path / "proof.zip")
+    read_query, read = read_certificate(tmp_path / "proof.zip", network)
+    assert same(certificate, read) and same(query.region, read_query.region) and query.assertion == read_query.assertion
+    after = check(read_query, read)
+    assert before.accepted and after.accepted and before.splits == after.splits > 0
+
+
+def test_the_same_proof_gives_the_same_bytes_and_nothing_else_is_left(network: Network, tmp_path: Path) -> None:
+    for name in ("one.zip", "two.zip", "one.zip"):
+        write_certificate(*proof(network), tmp_path / name)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.zip", "two.zip"]
+
+
+def test_a_failed_write_leaves_the_old_file(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "proof.zip"
+    path.write_text("old")
+    query, certificate = proof(network)
+    broken = Certificate(certificate.network_sha256, certificate.query_sha256, (Group((0,), "no node"),))  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        write_certificate(query, broken, path)
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["proof.zip"]
+
+
+def test_a_deep_tree_is_written_and_read(network: Network, tmp_path: Path) -> None:
+    node = ProofNode()
+    for _ in range(3000):
+        node = ProofNode(split=Split("x", 0, 0.0, ProofNode(), node))
+    query = Query(network, UNIT, FALSE)
+    write_certificate(query, Certificate(network.sha256, query.sha256, (Group((0,), node),)), tmp_path / "deep.zip")
+    _, read = read_certificate(tmp_path / "deep.zip", network)
+    depth, at = 0, read.groups[0].root
+    while at.split is not None:
+        depth, at = depth + 1, at.split.high
+    assert depth == 3000
+
+
+def test_another_network_is_refused(networks, network: Network, tmp_path: Path) -> None:
+    write_certificate(*proof(network), tmp_path / "proof.zip")
+    with pytest.raises(BadCertificate, match="give the network it was made for"):
+        read_certificate(tmp_path / "proof.zip", networks.mlp(np.random.default_rng(1), 2, 3, 2))
+
+
+def test_files_that_are_no_certificates(network: Network, tmp_path: Path) -> None:
+    with pytest.raises(BadCertificate, match=r"absent.zip' cannot be read: No such file"):
+        read_certificate(tmp_path / "absent.zip", network)
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(BadCertificate, match="damaged: BadZipFile"):
+        read_certificate(tmp_path / "text.zip", network)
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("other", "")
+    with pytest.raises(BadCertificate, match="damaged: KeyError"):
+        read_certificate(tmp_path / "empty.zip", network)
+
+
+def test_every_truncation_and_flipped_byte_is_found_or_harmless(network: Network, tmp_path: Path) -> None:
+    path, query = tmp_path / "proof.zip", proof(network)[0]
+    write_certificate(*proof(network), path)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(good), size=60):
+        damaged = bytearray(good)
+        damaged[position] ^= int(rng.integers(1, 256))
+        for content in (good[:position], bytes(damaged)):
+            path.write_bytes(content)
+            try:
+                read_query, _ = read_certificate(path, network)
+            except BadCertificate:
+                continue
+            assert read_query.sha256 == query.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(schema="other/9"), "has schema 'other/9'; this version reads 'verifier-certificate/1'"),
+        (lambda d: d.update(query_sha256="0"), "holds another query than the one it names"),
+        (lambda d: d["region"].update(kind="cone"), "unknown kind of region 'cone'"),
+        (lambda d: d.update(assertion={"terms": [["nothing", 0, "1"]], "bias": "0", "relation": "<="}), "no value 'nothing'"),
+        (lambda d: d.update(assertion={"terms": [], "bias": "0", "relation": "="}), "unknown relation '='"),
+        (lambda d: d.update(assertion={"terms": [], "bias": "1/0", "relation": "<"}), "ZeroDivisionError"),
+        (lambda d: d["groups"][0]["nodes"][0]["split"].update(low=0), "damaged: KeyError"),
+        (lambda d: d["groups"][0].update(nodes=[]), "damaged: KeyError"),
+        (lambda d: d["groups"][0]["nodes"][0]["steps"][0].update(indices="arrays/99.npy"), "arrays/99.npy"),
+    ],
+)
+def test_documents_that_are_wrong(network: Network, tmp_path: Path, change, message: str) -> None:
+    path = tmp_path / "proof.zip"
+    write_certificate(*proof(network), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    document = json.loads(members["certificate.json"])
+    change(document)
+    members["certificate.json"] = json.dumps(document).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(BadCertificate, match=message):
+        read_certificate(path, network)
+
+
+def test_pickled_arrays_are_never_loaded(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "proof.zip"
+    write_certificate(*proof(network), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    np.save(tmp_path / "bad.npy", np.array([object()], dtype=object), allow_pickle=True)
+    members["arrays/2.npy"] = (tmp_path / "bad.npy").read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(BadCertificate, match="Object arrays cannot be loaded"):
+        read_certificate(path, network)
