@@ -68,7 +68,8 @@ def smallest_body(
     Raises BadConfig for a share outside (0, 1], BadData for masks that do not fit or without positives.
     """
     _check(recall, precision, max_body, timeout_s)
-    task = make_task(table, positives, negatives, recall=recall, precision=precision, without=without)
+    avoided = [row for body in avoid for row in body]
+    task = make_task(table, positives, negatives, recall=recall, precision=precision, without=without, avoided=avoided)
     return _Search(task, max_body, time.monotonic() + timeout_s, seed, avoid).run()
 
 

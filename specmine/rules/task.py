@@ -13,6 +13,7 @@ from specmine.predicates.table import PredicateTable, Words, conjunction, count,
 from specmine.rules.threshold import sample_mask
 
 _BLOCK = 256
+_STRIDE = 8
 _ROUNDING = 1e-12
 
 
@@ -20,9 +21,9 @@ _ROUNDING = 1e-12
 class Task:
     """Candidates and what their conjunction has to keep and to exclude.
 
-    table: the candidates, without those that alone lose too many positives, exclude nothing, or repeat another; a place is
-    an index into it, and rows (places,) gives its row in the original table. misses: (places,) positives that each is false
-    on. A body keeps at least `required` of the `total` positives.
+    table: the candidates, without those that alone lose too many positives, exclude nothing, or are no better than another
+    on any sample; a place is an index into it, and rows (places,) gives its row in the original table. misses: (places,)
+    positives that each is false on. A body keeps at least `required` of the `total` positives.
     """
 
     table: PredicateTable
@@ -89,9 +90,15 @@ def make_task(
     *,
     recall: float,
     precision: float,
-    without: Sequence[int],
+    without: Sequence[int] = (),
+    avoided: Sequence[int] = (),
 ) -> Task:
-    """The task of a table; raises BadData where the masks do not fit, overlap, or there are no positives."""
+    """The task of a table, for bodies without the rows `without`; avoided: rows of bodies that must not be proposed.
+
+    A row is left out where another one outside `avoided` holds on each positive and fails on each negative that it does:
+    with that one in its place a body stays admissible, is no longer, and contains no more of the avoided. Raises BadData
+    where the masks do not fit, overlap, or there are no positives.
+    """
     positive, negative = sample_mask(table, positives, name="positives"), sample_mask(table, negatives, name="negatives")
     total = count(positive)
     if not total:
@@ -103,6 +110,9 @@ def make_task(
     useful = (misses <= total - required) & (counts(table, negative) < count(negative))
     rows = _first_of_each(table, np.flatnonzero(useful), positive | negative)
     rows = rows[~np.isin(rows, np.asarray(without, dtype=np.int64))]
+    # Holding where it should, for positives and negatives alike: one row is as good as another where its bits include it.
+    good = (table.bits[rows] ^ negative) & (positive | negative)
+    rows = rows[_maximal(good, ~np.isin(rows, np.asarray(avoided, dtype=np.int64)))]
     return Task(select_predicates(table, rows), rows, misses[rows], positive, negative, total, required, precision)
 
 
@@ -112,6 +122,21 @@ def _first_of_each(table: PredicateTable, rows: NDArray[np.int64], mask: Words) 
     for row in rows.tolist():
         first.setdefault((table.bits[row] & mask).tobytes(), row)
     return np.array(sorted(first.values()), dtype=np.int64)
+
+
+def _maximal(sets: Words, others: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the distinct sets (sets, words) are in no other one of those marked in `others`."""
+    sizes = np.bitwise_count(sets).sum(axis=1, dtype=np.int64)
+    kept = np.ones(len(sets), dtype=bool)
+    for place in range(len(sets)):
+        larger = np.flatnonzero(others & (sizes > sizes[place]))
+        for start in range(0, sets.shape[1], _STRIDE):
+            if not len(larger):
+                break
+            words = slice(start, start + _STRIDE)
+            larger = larger[((sets[place, words] & ~sets[larger, words]) == 0).all(axis=1)]
+        kept[place] = not len(larger)
+    return kept
 
 
 def greedy_body(task: Task, max_body: int | None) -> tuple[int, ...]:

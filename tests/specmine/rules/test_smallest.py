@@ -59,6 +59,31 @@ def test_as_small_as_brute_force(seed, predicates, samples, recall, precision, l
     assert result.errors == (held & ~positives).sum()
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 7), st.integers(4, 20), st.sampled_from([1.0, 0.75, 0.5]))
+def test_further_bodies_are_as_small_as_brute_force(seed, predicates, samples, recall):
+    generator = np.random.default_rng(seed)
+    positives = generator.random(samples) < 0.5
+    positives[0] = True
+    bits = generator.random((predicates, samples)) < np.where(positives, 0.9, 0.4)
+    found = smallest_bodies(table(bits), positives, ~positives, count=4, recalls=[recall])
+    left = [
+        set(body)
+        for size in range(predicates + 1)
+        for body in combinations(range(predicates), size)
+        if admissible(bits, body, positives, recall, 1.0)
+    ]
+    for result in found:
+        assert result.optimal and result.size == min(map(len, left)) and set(result.body) in left
+        # Predicates that agree on every sample count as one, so bodies of the same columns count as found.
+        left = [body for body in left if not columns(bits, result.body) <= columns(bits, body)]
+    assert len(found) == 4 or not left
+
+
+def columns(bits, body):
+    return {bits[place].tobytes() for place in body}
+
+
 def test_misses_that_overlap_are_counted_once():
     positives = np.array([1, 1, 1, 1, 0, 0], dtype=bool)
     bits = [[0, 1, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0]]
@@ -93,8 +118,8 @@ def test_time_runs_out_with_an_honest_answer():
 
 def test_the_same_twice():
     generator = np.random.default_rng(1)
-    positives = np.arange(300) < 100
-    bits = generator.random((40, 300)) < np.where(positives, 0.99, 0.5)
+    positives = np.arange(200) < 80
+    bits = generator.random((24, 200)) < np.where(positives, 0.99, 0.5)
     first, second = (smallest_body(table(bits), positives, ~positives, recall=0.9, seed=3) for _ in range(2))
     assert first.found and (first.body, first.rounds) == (second.body, second.rounds)
 
