@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 # Names are loaded on first use: `import verifier` stays quick, since only solving needs torch.
 _HOMES = {
     "verifier.solve": ("verify", "verify_many"),
-    "verifier.check": ("check", "confirms", "read_certificate", "replay", "write_certificate"),
+    "verifier.check": ("confirms", "read_certificate", "replay", "write_certificate"),
     "verifier.formats": ("read_network",),
     "verifier.network": ("Network", "Node"),
     "verifier.query": ("Query",),

@@ -26,7 +26,15 @@ from verifier.ops import Array
 from verifier.query import Query
 from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
-ENGINES = ("auto", "falsify", "bound", "split", "smt")
+ENGINES: Mapping[str, tuple[str, ...]] = {
+    "auto": ("bound", "falsify", "optimise", "split", "smt"),
+    "falsify": ("falsify",),
+    "bound": ("bound", "optimise"),
+    "split": ("bound", "optimise", "split"),
+    "smt": ("smt",),
+}
+"""The phases of each strategy, in order: from cheap to dear."""
+
 QUERIES_AT_ONCE = 32
 ATTACK_SHARE = 0.1  # of a query's time
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
@@ -88,6 +96,11 @@ class _Case:
     splits: int = 0
     reasons: list[str] = field(default_factory=list)
 
+    @property
+    def bound(self) -> float | None:
+        """The smallest bound over the groups; None where none was bounded."""
+        return min(self.bounds.values(), default=None)
+
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
@@ -106,26 +119,21 @@ class _Strategy:
         self.deadline = time.monotonic() + timeout_s * len(queries)
 
     def run(self) -> Iterator[tuple[int, Decision]]:
-        if self.engine in ("auto", "bound", "split"):
-            yield from self._phase(self._bound_plainly, "bound")
-        if self.engine in ("auto", "falsify"):
-            yield from self._phase(self._attack, "falsify")
-        if self.engine in ("auto", "bound", "split"):
-            yield from self._phase(self._bound_hard, "bound")
-        if self.engine in ("auto", "split"):
-            for case in list(self.open):
-                yield from self._phase(self._split, "split", [case])
-        if self.engine in ("auto", "smt"):
-            for case in list(self.open):
-                yield from self._phase(self._ask_smt, "smt", [case])
+        together = {"bound": self._bound_plainly, "falsify": self._attack, "optimise": self._bound_hard}
+        alone = {"split": self._split, "smt": self._ask_smt}
+        for phase in ENGINES[self.engine]:
+            if phase in together:
+                yield from self._phase(phase, together[phase], list(self.open))
+            else:
+                for case in list(self.open):
+                    yield from self._phase(phase, alone[phase], [case])
         for case in self.open:
             yield case.position, self._give_up(case)
 
     def _phase(
-        self, work: Callable[[list[_Case]], Mapping[_Case, Verdict]], engine: str, cases: list[_Case] | None = None
+        self, name: str, work: Callable[[list[_Case]], Mapping[_Case, Verdict]], cases: list[_Case]
     ) -> Iterator[tuple[int, Decision]]:
         """Let one engine work on open cases, share its time among them, and yield what it decided."""
-        cases = list(self.open) if cases is None else cases
         if not cases or self._out_of_time():
             return
         began = time.monotonic()
@@ -135,8 +143,7 @@ class _Strategy:
             case.seconds += share
             if case in verdicts:
                 self.open.remove(case)
-                bound = min(case.bounds.values(), default=None)
-                yield case.position, Decision(verdicts[case], engine, case.seconds, bound, case.splits)
+                yield case.position, Decision(verdicts[case], name, case.seconds, case.bound, case.splits)
 
     def _out_of_time(self) -> bool:
         return time.monotonic() > self.deadline
@@ -238,9 +245,8 @@ class _Strategy:
 
     def _give_up(self, case: _Case) -> Decision:
         reason = "timeout" if self._out_of_time() else "incomplete"
-        bound = min(case.bounds.values(), default=None)
-        verdict = Unknown(reason, "; ".join(case.reasons), bound)
-        return Decision(verdict, self.engine, case.seconds, bound, case.splits)
+        verdict = Unknown(reason, "; ".join(case.reasons), case.bound)
+        return Decision(verdict, self.engine, case.seconds, case.bound, case.splits)
 
 
 def target_of(batch: Batch) -> float:

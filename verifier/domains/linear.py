@@ -39,6 +39,8 @@ from verifier.ops import (
 
 Interval = tuple[Tensor, Tensor]
 
+PATIENCE = 10
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -82,12 +84,15 @@ def lower_bounds(
     *,
     atoms: Atoms | None = None,
     seen: dict[str, Tensor] | None = None,
+    upper_lines: Mapping[str, Interval] | None = None,
 ) -> Tensor:
     """A lower bound of every row over the inputs within bounds[network.input], shape (batch, spec).
 
     bounds: (lower, upper) of shape (batch, size) that hold for every value, under the premise. seen: if given, filled with
-    the coefficient that arrived at each value before its own multipliers were added.
+    the coefficient that arrived at each value before its own multipliers were added. upper_lines: `chords(network, bounds)`,
+    where the caller has them already.
     """
+    lines = chords(network, bounds) if upper_lines is None else upper_lines
     pending = dict(rows.coefficients)
     total = rows.constant
     if atoms is not None and choices.atoms is not None:
@@ -102,7 +107,7 @@ def lower_bounds(
         transfer = BACKWARD.get(type(node.op))
         if transfer is None:
             raise UnsupportedOp(type(node.op).__name__, node.output, "no rule in the linear domain")
-        parts, shift = transfer(node, coefficient, _Context(network, bounds, choices))
+        parts, shift = transfer(node, coefficient, _Context(network, bounds, choices, lines))
         total = total + shift
         for name, part in zip(node.inputs, parts, strict=True):
             _accumulate(pending, name, part)
@@ -144,6 +149,7 @@ class _Context:
     network: Network
     bounds: Mapping[str, Interval]
     choices: Choices
+    lines: Mapping[str, Interval]
 
     def shaped(self, coefficient: Tensor, value: str) -> Tensor:
         """(batch, spec, size) as (batch * spec, *value shape)."""
@@ -227,8 +233,7 @@ def _concat(node: Node, a: Tensor, context: _Context) -> Transferred:
 
 
 def _activation(node: Node, a: Tensor, context: _Context) -> Transferred:
-    low, high = context.bounds[node.inputs[0]]
-    slope, intercept = chord(node.op, low, high)
+    slope, intercept = context.lines[node.output]
     positive, negative = a.clamp(min=0), a.clamp(max=0)
     # sound: f(z) >= slope * z for slopes in the op's range, and a convex f lies below its chord on [low, high]
     coefficient = positive * context.choices.slopes[node.output] + negative * slope[:, None]
@@ -309,6 +314,11 @@ def chord(op: Any, low: Tensor, high: Tensor) -> Interval:
     return slope, torch.maximum(f_low - slope * low, f_high - slope * high)
 
 
+def chords(network: Network, bounds: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The chord of every activation, by output name."""
+    return {node.output: chord(node.op, *bounds[node.inputs[0]]) for node in activation_nodes(network)}
+
+
 def activation(op: Any, z: Tensor) -> Tensor:
     """The activation function itself."""
     return z.relu() if isinstance(op, Relu) else functional.leaky_relu(z, op.slope)
@@ -365,20 +375,37 @@ def optimise(
     absent from it step in units of 1. Stops early when every row passes `target`.
     """
     leaves = _Leaves(network, start, scales or {})
+    lines = chords(network, bounds)
     best = torch.full_like(rows.constant, -torch.inf)
+    earlier = best
     kept = start
     momentum = [(torch.zeros_like(p), torch.zeros_like(p)) for p in leaves.parameters]
     for step in range(steps + 1):
         choices = leaves.choices()
-        value = lower_bounds(network, bounds, rows, choices, atoms=atoms)
+        value = lower_bounds(network, bounds, rows, choices, atoms=atoms, upper_lines=lines)
         better = value.detach() > best
         best = torch.where(better, value.detach(), best)
         kept = choose(better, choices, kept)
         if step == steps or not value.requires_grad or bool((best > target).all()) or out_of_time():
             break
+        if step % PATIENCE == 0:
+            if step and _hopeless(best, earlier, target, steps - step):
+                break
+            earlier = best
         gradients = torch.autograd.grad(value.sum(), leaves.parameters, allow_unused=True)
         leaves.climb(gradients, momentum, step, rate * 0.98**step)
     return Optimised(best, kept)
+
+
+def _hopeless(best: Tensor, earlier: Tensor, target: float, steps_left: int) -> bool:
+    """Whether no open row would reach the target if it went on gaining at the pace of the last PATIENCE steps.
+
+    Gains shrink as the climb nears its top, so the forecast is generous.
+    """
+    if target == torch.inf:
+        return False
+    forecast = best + (best - earlier) * (steps_left / PATIENCE)
+    return bool(((best > target) | (forecast < target)).all())
 
 
 class _Leaves:

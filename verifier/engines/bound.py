@@ -133,11 +133,12 @@ def _bound_neurons(batch: Batch, value: str, columns: Tensor, sign: int, steps: 
     """Lower bounds of sign * value at columns (groups, count)."""
     signs = torch.full(columns.shape, float(sign), dtype=torch.float64)
     rows = unit_rows(value, batch.network.size(value), columns, signs)
-    slopes = _upstream(batch.network, value, adaptive_slopes(batch.network, batch.bounds))
+    slopes = adaptive_slopes(batch.network, batch.bounds)
     if not steps:
-        choices = Choices(slopes)
+        choices = Choices(_upstream(batch.network, value, slopes))
         with torch.no_grad():
             return Optimised(lower_bounds(batch.network, batch.bounds, rows, choices), choices)
+    # the premise may speak of values past this one, so the pass may meet any activation
     wide = {name: s.expand(-1, columns.shape[1], -1) for name, s in slopes.items()}
     upstream = [name for name in batch.multiplied if name in _before(batch.network, value)]
     return climb(
@@ -146,8 +147,9 @@ def _bound_neurons(batch: Batch, value: str, columns: Tensor, sign: int, steps: 
 
 
 def _before(network: Network, value: str) -> set[str]:
+    """The values that a pass from this one may meet, itself included."""
     names = list(network.shapes)
-    return set(names[: names.index(value)])
+    return set(names[: names.index(value) + 1])
 
 
 def _upstream(network: Network, value: str, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -244,6 +246,8 @@ def closes(batch: Batch, goals: Goals, target: float) -> dict[tuple[int, int], C
     found: dict[tuple[int, int], tuple[float, int]] = {}
     for r, (row, bound) in enumerate(zip(goals.rows, goals.bounds.tolist(), strict=True)):
         key = (row.position, row.goal.disjunct)
-        if bound > target and bound > found.get(key, (-np.inf, -1))[0]:
+        # a strict atom is refuted by zero itself, such as `h > 0` where h is a ReLU that stays off
+        passes = bound > target or (row.goal.atom.strict and bound >= 0)
+        if passes and bound > found.get(key, (-np.inf, -1))[0]:
             found[key] = (bound, r)
     return {key: close_of(batch, goals, r) for key, (_, r) in found.items()}

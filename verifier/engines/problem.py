@@ -24,7 +24,7 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Disjuncts of a query that differ only in atoms on their deepest value, and the atoms all of them hold."""
+    """Disjuncts of a query that differ in one atom, on their deepest value, and the atoms all of them hold."""
 
     query: Query
     disjuncts: tuple[int, ...]
@@ -38,12 +38,17 @@ class Group:
 
 
 def groups(query: Query) -> list[Group]:
-    """Split the query's disjuncts into groups; a group's proof may use every common atom as a premise."""
+    """Split the query's disjuncts into groups; a group's proof may use every common atom as a premise.
+
+    Disjuncts share a group where they differ in one atom alone. One with several atoms on its deepest value stays by itself:
+    only common atoms are premises, and it may take all of its own to refute it.
+    """
     depth = depths(query.network)
-    members: dict[frozenset[Atom], list[int]] = {}
+    members: dict[object, list[int]] = {}
     for number, disjunct in enumerate(query.disjuncts):
         deepest = set(_deepest(disjunct, depth))
-        members.setdefault(frozenset(a for a in disjunct if a not in deepest), []).append(number)
+        alike = frozenset(a for a in disjunct if a not in deepest) if len(deepest) == 1 else number
+        members.setdefault(alike, []).append(number)
     return [_group(query, tuple(numbers), depth) for numbers in members.values()]
 
 

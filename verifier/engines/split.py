@@ -29,6 +29,7 @@ from verifier.engines.problem import Batch, Goal, GoalRow, Goals, gather, goal_r
 LEAVES_AT_ONCE = 64
 STEPS_PER_LEAF = 20
 MAX_SPLITS = 100_000
+LAST_RESORT = 1e-12
 
 Bounds = Mapping[str, Interval]
 
@@ -228,21 +229,22 @@ def _coefficients(stacked: Batch, goals: Goals) -> tuple[dict[str, Tensor], Tens
 def _scores(stacked: Batch, goals: Goals, seen: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     """How much each unstable neuron loosens each row's bound: (activation input, (rows, size)), zero where stable.
 
-    The gap of the relaxation where it is widest, times the coefficient (after BaBSR, Bunel et al. 2020).
+    The gap of the relaxation where it is widest, times the coefficient (after BaBSR, Bunel et al. 2020). A neuron that no
+    coefficient reaches may still matter to the premise, so it is split when nothing better is left.
     """
     positions = torch.tensor([row.position for row in goals.rows])
     scores = []
     for node in activation_nodes(stacked.network):
-        if node.output not in seen:
-            continue
         z = node.inputs[0]
         low, high = (side[positions] for side in stacked.bounds[z])
-        _, intercept = chord(node.op, low, high)
-        a, slope = seen[node.output][:, 0], goals.choices.slopes[node.output][:, 0]
-        below = torch.maximum((1 - slope) * high, -slope * low)
-        score = -a.clamp(max=0) * intercept + a.clamp(min=0) * below
         unstable = (low < 0) & (high > 0)
-        scores.append((z, torch.where(unstable, score + 1e-12 * (high - low), 0.0)))
+        score = LAST_RESORT * (high - low)
+        if node.output in seen:
+            _, intercept = chord(node.op, low, high)
+            a, slope = seen[node.output][:, 0], goals.choices.slopes[node.output][:, 0]
+            below = torch.maximum((1 - slope) * high, -slope * low)
+            score = score - a.clamp(max=0) * intercept + a.clamp(min=0) * below
+        scores.append((z, torch.where(unstable, score, 0.0)))
     return scores
 
 

@@ -1,0 +1,97 @@
+"""Laws of every engine: no contradiction of brute force or of one another, evidence that replays, a budget that is kept."""
+
+import time
+from itertools import combinations
+
+import numpy as np
+import pytest
+from laws.networks import KINDS, sample_box
+from laws.queries import random_query
+
+from verifier.check import check, confirms
+from verifier.errors import BadQuery
+from verifier.evaluate import evaluate
+from verifier.formula import Atom, atoms_of, holds
+from verifier.query import Query
+from verifier.region import constraints, outer_bounds
+from verifier.solve import ENGINES, verify, verify_many
+from verifier.verdict import Decision, Proved, Refuted, Unknown
+
+SEEDS = range(8)
+
+
+def satisfied_by_a_sample(query: Query, seed: int) -> bool:
+    """Whether one of some hundred points of the region satisfies the assertion, on the grid where floats are exact."""
+    lower, upper = outer_bounds(query.region)
+    points = sample_box(lower, upper, count=300, seed=seed, grid=True)
+    values = {name: v.flatten(1).numpy() for name, v in evaluate(query.network, points).items()}
+    return any(
+        all(_true(a, values, k) for a in constraints(query.region)) and confirms(query, points[k])
+        for k in range(len(points))
+        if any(all(_true(a, values, k) for a in conjunct) for conjunct in query.disjuncts)
+    )
+
+
+def _true(a: Atom, values: dict[str, np.ndarray], sample: int) -> bool:
+    return holds(a, {t.value: values[t.value][sample].tolist() for t in a.terms})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_engines_agree_with_samples_and_with_each_other(kind: str, seed: int) -> None:
+    query = random_query(kind, seed=seed)
+    decisions = {engine: verify(query, timeout_s=5, engine=engine) for engine in ENGINES}
+    for engine, decision in decisions.items():
+        _check_evidence(query, decision, engine)
+    kinds = {type(d.verdict) for d in decisions.values()} - {Unknown}
+    assert len(kinds) <= 1, {engine: d.verdict for engine, d in decisions.items()}
+    if satisfied_by_a_sample(query, seed):
+        assert Proved not in kinds
+    assert kinds, "Z3 or the search decides networks of this size"
+
+
+def _check_evidence(query: Query, decision: Decision, engine: str) -> None:
+    match decision.verdict:
+        case Proved(certificate=certificate):
+            assert certificate is not None or decision.engine == "smt", engine
+            assert certificate is None or check(query, certificate).accepted
+        case Refuted(counterexample=x):
+            assert confirms(query, x), engine
+        case Unknown(reason=reason):
+            assert reason in {"timeout", "unsupported", "unconfirmed", "rounding", "incomplete", "memory"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_many_together_are_decided_as_one_by_one(engine: str) -> None:
+    queries = [random_query(kind, seed=seed) for kind in ("mlp", "conv1d") for seed in range(4)]
+    told: list[int] = []
+    together = verify_many(queries, timeout_s=5, engine=engine, on_decision=lambda k, _: told.append(k))
+    assert sorted(told) == list(range(len(queries)))
+    for query, decision in zip(queries, together, strict=True):
+        alone = verify(query, timeout_s=5, engine=engine).verdict
+        pair = {type(alone), type(decision.verdict)}
+        assert not {Proved, Refuted} <= pair
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_budget_is_kept(engine: str) -> None:
+    query = random_query("conv2d", seed=3)
+    began = time.monotonic()
+    verify(query, timeout_s=0.05, engine=engine)
+    assert time.monotonic() - began < 3
+
+
+def test_tighter_premises_never_turn_a_proof_into_a_counterexample() -> None:
+    for seed in range(20):
+        query = random_query("mlp", seed=seed)
+        first = verify(query, timeout_s=5)
+        if isinstance(first.verdict, Proved):
+            parts = list(atoms_of(query.assertion))
+            for kept in combinations(parts, len(parts)):
+                stronger = Query(query.network, query.region, type(query.assertion)((query.assertion, *kept)))
+                assert not isinstance(verify(stronger, timeout_s=5).verdict, Refuted)
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(BadQuery, match="no engine 'magic'; choose one of auto, falsify, bound, split, smt"):
+        verify(random_query("mlp", seed=0), engine="magic")
