@@ -67,10 +67,11 @@ def smallest_body(
 
     Raises BadConfig for a share outside (0, 1], BadData for masks that do not fit or without positives.
     """
+    start = time.monotonic()
     _check(recall, precision, max_body, timeout_s)
     avoided = [row for body in avoid for row in body]
     task = make_task(table, positives, negatives, recall=recall, precision=precision, without=without, avoided=avoided)
-    return _Search(task, max_body, time.monotonic() + timeout_s, seed, avoid).run()
+    return _Search(task, max_body, start, timeout_s, seed, avoid).run()
 
 
 def smallest_bodies(
@@ -120,9 +121,11 @@ def smallest_bodies(
 class _Search:
     """One run: `cautious` proposals first, which always keep the recall, then all, to look for a shorter body."""
 
-    def __init__(self, task: Task, max_body: int | None, end: float, seed: int, avoid: Sequence[Sequence[int]]) -> None:
-        self.task, self.max_body, self.end = task, max_body, end
-        self.start = time.monotonic()
+    def __init__(
+        self, task: Task, max_body: int | None, start: float, timeout_s: float, seed: int, avoid: Sequence[Sequence[int]]
+    ) -> None:
+        self.task, self.max_body = task, max_body
+        self.start, self.end = start, start + timeout_s
         self.rounds = 0
         self.lower_bound = 0
         self.best: tuple[int, ...] | None = None
