@@ -32,15 +32,13 @@ class Config(BaseModel):
     sites: tuple[str, ...] = Field((), description="sites to mine from, such as h2; all activation outputs where empty")
     thresholds: Count = Field(8, description="quantile thresholds a neuron")
     synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
-    deltas: tuple[Delta, ...] = Field(
-        (0.0, 0.01, 0.05, 0.1), description="threshold composition: a literal may miss this share"
-    )
+    deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
     regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")
     balls_per_class: Count = Field(3, description="balls a class and radius")
-    timeout_s: Seconds = Field(20.0, description="seconds to decide one claim")
-    budget_s: Seconds = Field(600.0, description="seconds to decide all claims; the rest stay unchecked")
+    timeout_s: Seconds = Field(5.0, description="seconds to decide one claim")
+    budget_s: Seconds = Field(100.0, description="seconds to decide all claims; the rest stay unchecked")
     engine: str = Field("auto", description="engine of the verifier")
     jobs: Count = Field(2, description="threads")
     exports: tuple[str, ...] = Field(("smtlib", "prolog", "json"), description="what to export at the end of a run")

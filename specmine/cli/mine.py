@@ -27,7 +27,7 @@ from specmine.errors import BadConfig
 
 def mine(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A known data set; see specmine data list.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="A known data set; see specmine data list.", show_default=False)
     ] = None,
     model: ModelFile = None,
     data: DataName = None,

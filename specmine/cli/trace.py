@@ -12,7 +12,7 @@ from specmine.errors import BadConfig
 
 def trace(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A known data set; see specmine data list.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="A known data set; see specmine data list.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.npz", help="Where the trace goes; trace.npz.")] = None,
     model: ModelFile = None,

@@ -1,0 +1,181 @@
+"""The demo: what `specmine mine digits` must show on its own model."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import cvc5
+import numpy as np
+import pytest
+import torch
+import z3
+
+from specmine.cli import main
+from specmine.pipeline import open_run
+from specmine.pipeline.entry import check_run
+from specmine.queries import claim_body_query, claim_query
+from verifier.check import confirms
+from verifier.evaluate import forward
+
+pytestmark = pytest.mark.slow
+RANDOM, ATTACKED, BATCH = 1_000_000, 100_000, 50_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "run"
+    assert main(["mine", "digits", "--out", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def proved(run):
+    return [c for c in run.spec.claims if c.outcome.verdict == "proved" and c.region.name == "domain"]
+
+
+def test_every_class_has_a_proved_clause_with_a_witness_among_the_samples(run, proved):
+    witnessed = [claim for claim in proved if claim.outcome.witness is not None and claim.outcome.witness.sample is not None]
+    assert {claim.clause.head.arguments[0] for claim in witnessed} == set(range(10))
+    for claim in witnessed[:10]:
+        assert confirms(claim_body_query(claim, run.sites), run.dataset.x[claim.outcome.witness.sample])
+
+
+def test_verified_recall(run):
+    assert run.spec.verified_recall >= 0.25
+
+
+def test_the_verified_recall_is_what_a_recount_gives(run, proved):
+    """Counted sample by sample from the traced values and the atoms of each body."""
+    rows, trace = run.exhibit.test_rows, run.trace
+    site = run.exhibit.site_of
+    covered = 0
+    for row in rows:
+        label = int(run.dataset.y[row])
+        if int(np.argmax(trace.values["y"][row])) != label:
+            continue
+        covered += any(
+            all(
+                sum(float(t.coefficient) * trace.values[site(t.value)][row, t.index] for t in a.terms) + float(a.bias) <= 0
+                for a in claim.body_atoms
+            )
+            for claim in proved
+            if claim.clause.head.arguments[0] == label
+        )
+    assert run.spec.verified_recall == pytest.approx(covered / len(rows))
+
+
+def test_every_certificate_is_accepted(folder, run):
+    assert check_run(folder).verdicts == run.spec.verdicts
+
+
+def violations(claims, run, x):
+    """The inputs (rows of x) at which some claim fails in float64, with the claim."""
+    with torch.no_grad():
+        values = forward(run.inputs.network, x)
+    outputs = values[run.inputs.network.output].flatten(1)
+    for claim in claims:
+        label = claim.clause.head.arguments[0]
+        rivals = outputs.clone()
+        rivals[:, label] = -torch.inf
+        fails = rivals.amax(1) >= outputs[:, label]
+        for atom in claim.body_atoms:
+            left = sum(float(t.coefficient) * values[t.value].flatten(1)[:, t.index] for t in atom.terms) + float(atom.bias)
+            fails &= left < 0 if atom.strict else left <= 0
+        for row in torch.nonzero(fails)[:, 0].tolist():
+            yield claim, x[row].numpy()
+
+
+def confirmed(claims, run, x):
+    return [claim.title for claim, point in violations(claims, run, x) if confirms(claim_query(claim, run.sites), point)]
+
+
+def test_no_random_input_contradicts_a_proved_clause(run, proved):
+    generator = torch.Generator().manual_seed(0)
+    for part in range(RANDOM // BATCH):
+        x = 16 * torch.rand((BATCH, 64), generator=generator, dtype=torch.float64)
+        if part % 2:
+            x = torch.where(torch.rand(x.shape, generator=generator) < 0.5, x.round(), torch.zeros_like(x))
+        assert confirmed(proved, run, x) == []
+
+
+def test_no_attacked_input_contradicts_a_proved_clause(run, proved):
+    """Projected gradient descent on the margin plus the violations of the body, from samples and from random inputs."""
+    generator = torch.Generator().manual_seed(1)
+    data = torch.from_numpy(np.array(run.dataset.x)).reshape(len(run.dataset.x), -1)
+    starts = max(1, ATTACKED // len(proved))
+    for claim in proved:
+        picks = data[torch.randint(len(data), (starts,), generator=generator)]
+        x = (picks + 2 * torch.randn(picks.shape, generator=generator, dtype=torch.float64)).clamp(0, 16)
+        for _ in range(20):
+            x = x.detach().requires_grad_()
+            values = forward(run.inputs.network, x)
+            loss = attack_loss(claim, run, values)
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+            x = (x - 0.5 * gradient.sign()).clamp(0, 16)
+        assert confirmed([claim], run, x.detach()) == []
+
+
+def attack_loss(claim, run, values):
+    outputs = values[run.inputs.network.output].flatten(1)
+    label = claim.clause.head.arguments[0]
+    rivals = outputs.clone()
+    rivals[:, label] = -torch.inf
+    loss = outputs[:, label] - rivals.amax(1)
+    for atom in claim.body_atoms:
+        left = sum(float(t.coefficient) * values[t.value].flatten(1)[:, t.index] for t in atom.terms) + float(atom.bias)
+        loss = loss + 3 * left.clamp(min=0)
+    return loss
+
+
+def test_two_solvers_find_every_proved_clause_unsat(folder, proved):
+    for claim in proved:
+        path = folder / "exports" / "smtlib" / f"{claim.id}.smt2"
+        assert ask_z3(path) == ask_cvc5(path) == "unsat", claim.title
+
+
+def ask_z3(path):
+    solver = z3.SolverFor("QF_LRA")
+    solver.from_file(str(path))
+    return str(solver.check())
+
+
+def ask_cvc5(path):
+    solver = cvc5.Solver()
+    parser = cvc5.InputParser(solver)
+    parser.setFileInput(cvc5.InputLanguage.SMT_LIB_2_6, str(path))
+    answers = []
+    while not (command := parser.nextCommand()).isNull():
+        answers.append(command.invoke(solver, parser.getSymbolManager()))
+    return "".join(answers).strip()
+
+
+@pytest.mark.swipl
+@pytest.mark.skipif(shutil.which("swipl") is None, reason="SWI-Prolog (swipl) is not installed")
+def test_prolog_answers_as_python_does(folder, run):
+    path = folder / "exports" / "prolog" / "clauses.pl"
+    goal = "forall(fired(S,I,C), (write(S), write(' '), write(I), write(' '), write(C), nl))"
+    result = subprocess.run(["swipl", "-q", "-g", goal, "-t", "halt", str(path)], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and result.stderr == ""
+    exhibit = run.exhibit
+    expected = {
+        (row, clause.id, clause.head.arguments[0])
+        for clause, holds in exhibit.fires.items()
+        for row in exhibit.test_rows
+        if holds[row]
+    }
+    assert {(int(s), i, int(c)) for s, i, c in map(str.split, result.stdout.splitlines())} == expected
+    assert expected
+
+
+def test_the_document_and_the_report(folder, capsys):
+    assert main(["show", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"schema", "provenance", "summary", "claims"} <= document.keys()
+    report = Path(folder / "report.html").read_text()
+    assert "verified recall" in report and report.count("data:image/png;base64") > 20

@@ -1,0 +1,180 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+from specmine.cli import main
+from specmine.training import write_onnx
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+FAST = ["--timeout", "5", "--jobs", "1", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """net.onnx, data.npz and a finished run of both."""
+    folder = tmp_path_factory.mktemp("cli")
+    x, y = toy.arrays()
+    np.savez(folder / "data.npz", x=x, y=y, lower=np.zeros(2), upper=np.ones(2))
+    write_onnx(toy_module(), torch.zeros(1, 2), folder / "net.onnx")
+    assert main(["mine", *given(folder), "--out", str(folder / "run"), "--max-clauses", "1", *FAST]) == 0
+    return folder
+
+
+def toy_module():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+        module[2].weight.copy_(torch.eye(2))
+        module[0].bias.zero_()
+        module[2].bias.zero_()
+    return module
+
+
+def given(folder):
+    return ["--model", str(folder / "net.onnx"), "--data", str(folder / "data.npz")]
+
+
+def test_show_prints_clauses_and_one_document(files, capsys):
+    assert main(["show", str(files / "run")]) == 0
+    out = capsys.readouterr()
+    assert "class(0) :- " in out.out and "verdict   proved over domain" in out.out and out.err == ""
+    assert main(["show", str(files / "run"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["claims"] and document["summary"]["verified_recall"] > 0
+
+
+def test_export_and_report_print_their_paths(files, capsys):
+    assert main(["export", str(files / "run"), "--to", "prolog", "--to", "json", "--quiet"]) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["clauses.pl", "spec.json"]
+    assert main(["report", str(files / "run"), "--quiet"]) == 0
+    assert Path(capsys.readouterr().out.strip()).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_verify_goes_on_and_checks_again(files, capsys):
+    code = main(["verify", str(files / "run"), *FAST])
+    assert code in (0, 1, 3)
+    assert main(["verify", str(files / "run"), "--check", "--quiet"]) == code
+    assert "proved" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("clause", "region", "code"),
+    [
+        ("class(0) :- above(h1,0,0.5).", "domain", 0),
+        ("class(0) :- inactive(h1,1).", "domain", 1),
+        ("class(1) :- above(h1,1,0.5).", "ball:0.05", 0),
+        ("class(1) :- above(h1,1,7).", "domain", 0),
+    ],
+)
+def test_exit_codes_of_a_clause_of_ones_own(files, capsys, clause, region, code):
+    assert main(["verify", *given(files), "--clause", clause, "--region", region, "--json", *FAST]) == code
+    verdicts = {claim["verdict"] for claim in json.loads(capsys.readouterr().out)["claims"]}
+    assert verdicts <= {"refuted"} if code else verdicts <= {"proved", "vacuous"}
+
+
+def test_exit_code_of_an_undecided_clause(files, capsys):
+    arguments = ["verify", *given(files), "--clause", "class(0) :- above(h1,0,0.5).", "--budget", "1e-9", *FAST]
+    assert main(arguments) == 3
+    assert "unchecked" in capsys.readouterr().out
+
+
+def bad_onnx(folder):
+    (folder / "bad.onnx").write_bytes((folder / "net.onnx").read_bytes()[:60])
+    return ["mine", "--model", str(folder / "bad.onnx"), "--data", str(folder / "data.npz")]
+
+
+def nan_data(folder):
+    x, y = toy.arrays()
+    x[3, 1] = np.nan
+    np.savez(folder / "nan.npz", x=x, y=y)
+    return ["mine", "--model", str(folder / "net.onnx"), "--data", str(folder / "nan.npz")]
+
+
+def bad_config(folder):
+    (folder / "c.toml").write_text("max_clause = 2")
+    return ["mine", *given(folder), "--config", str(folder / "c.toml")]
+
+
+BAD = {
+    "a truncated model": (bad_onnx, "bad.onnx"),
+    "NaN in the data": (nan_data, "must be finite"),
+    "an unknown key": (bad_config, "nearest are max_clauses"),
+    "an unknown option": (lambda f: ["mine", "--modle", "x"], "No such option"),
+    "an unknown verb": (lambda f: ["dig"], "No such command"),
+    "an unknown data set": (lambda f: ["mine", "digit"], "digits"),
+    "no data": (lambda f: ["mine"], "give the data once"),
+    "a bad region": (lambda f: ["mine", *given(f), "--region", "cube"], "write domain, or ball:RADIUS"),
+    "a bad engine": (
+        lambda f: ["verify", *given(f), "--clause", "class(0) :- true.", "--engine", "magic"],
+        "no engine 'magic'",
+    ),
+    "no run": (lambda f: ["show", str(f / "none")], "no run folder"),
+    "no exporter": (lambda f: ["export", str(f / "run"), "--to", "pdf"], "no exporter 'pdf'"),
+    "a bad clause": (lambda f: ["verify", str(f / "run"), "--clause", "class(0) :- aktive(h1,0)."], "nearest: active"),
+    "a missing site": (lambda f: ["verify", str(f / "run"), "--clause", "class(0) :- active(h3,0)."], "nearest are"),
+    "no clause": (lambda f: ["verify", *given(f)], "give what to decide"),
+    "a read-only folder": (lambda f: ["mine", *given(f), "--out", "/proc/specmine"], "cannot write"),
+    "widths": (lambda f: ["train", str(f / "data.npz"), "--out", str(f / "t.onnx"), "--hidden", "a"], "--hidden takes widths"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_message_and_code_2(files, capsys, monkeypatch, case, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments, words = BAD[case]
+    assert main(arguments(files)) == 2
+    out = capsys.readouterr()
+    assert out.out == "" and words in out.err and "Traceback" not in out.err
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_bug_says_so(files, capsys, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("specmine.pipeline.open_run", broken)
+    assert main(["show", str(files / "run")]) == 4
+    err = capsys.readouterr().err
+    assert "boom" in err and "--verbose" in err and "Traceback" not in err
+
+
+def test_an_interrupt_is_130(files, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specmine.pipeline.open_run", interrupted)
+    assert main(["show", str(files / "run")]) == 130
+
+
+def test_train_then_trace(files, tmp_path, capsys):
+    model, traced = tmp_path / "t.onnx", tmp_path / "trace.npz"
+    assert main(["train", str(files / "data.npz"), "--out", str(model), "--hidden", "4", "--epochs", "5", "--quiet"]) == 0
+    arguments = ["trace", "--model", str(model), "--data", str(files / "data.npz"), "--out", str(traced), "--quiet"]
+    assert main(arguments) == 0
+    with np.load(traced) as arrays:
+        assert arrays["h1"].shape == (60, 4) and set(arrays) == {"h1", "y", "predictions", "labels", "split"}
+    assert capsys.readouterr().out.split() == [str(model), str(traced)]
+
+
+def test_data_list_and_describe(capsys):
+    assert main(["data", "list"]) == 0
+    assert "digits" in capsys.readouterr().out
+    assert main(["data", "describe", "iris", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "iris"
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"specmine \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", ["", "mine", "verify"])
+def test_the_readme_shows_the_help_as_it_is(capsys, verb):
+    assert main([*verb.split(), "--help"]) == 0
+    shown = capsys.readouterr().out.strip()
+    assert shown in README.read_text(), f"README.md must hold the output of: specmine {verb} --help"
