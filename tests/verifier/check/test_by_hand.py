@@ -234,6 +234,16 @@ def test_a_mean_of_three_is_not_its_nearest_float() -> None:
         assert decide(atom({("y", 0): sign, ("x", 0): -sign}, Fraction(1, 10**9)), leaf(close(1.0)), ones, network).accepted
 
 
+def test_a_divisor_whose_inverse_fits_the_slices_but_is_rounded() -> None:
+    """1 / (1 + 2**-30) is 1 - 2**-30 + 2**-60 - ..., and its nearest float 1 - 2**-30."""
+    d = 1 + 2.0**-30
+    pool = AveragePool((1,), (1,), ((0, 0),), frozen_array([d]))
+    network, point = Network("x", (1, 1, 1), (Node("y", pool, ("x",)),), "y"), Box([d], [d])
+    tie = atom({("y", 0): -1, ("x", 0): 1}, -(2.0**-30))
+    assert confirms(Query(network, point, tie), np.array([d]))
+    assert not decide(tie, leaf(close(1.0)), point, network).accepted
+
+
 @pytest.mark.parametrize("x", [-1e-9, 0.0, 1e-9])
 @pytest.mark.parametrize("value", ["x", "z"])
 def test_the_halves_of_a_split_leave_no_gap(x: float, value: str) -> None:
