@@ -38,4 +38,5 @@ class Exhibit:
     @cached_property
     def fires(self) -> Mapping[HornClause, NDArray[np.bool_]]:
         """For every clause, the rows whose values satisfy its body."""
-        return {clause: body_bits(clause, self.trace) for clause in self.spec.clauses}
+        clauses = self.spec.clauses
+        return dict(zip(clauses, body_bits(clauses, self.trace), strict=True))

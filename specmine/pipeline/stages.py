@@ -85,9 +85,10 @@ def search_starts(run: Run) -> Array:
 def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str], *, tried: int) -> Spec:
     """Claims without verdicts: clauses measured on the data, over the whole domain or balls around samples."""
     trace, dataset = run.trace, run.dataset
-    measured = fill_q([measure(c, trace, dataset.split) for c in clauses], tried=max(tried, len(clauses)))
+    bodies = body_bits(clauses, trace)
+    measured = fill_q(measure(clauses, trace, dataset.split, bodies=bodies), tried=max(tried, len(clauses)))
     evidence = dict(zip(clauses, measured, strict=True))
-    fires = {clause: body_bits(clause, trace) for clause in clauses}
+    fires = dict(zip(clauses, bodies, strict=True))
     run.progress.start("evidence", None)
     claims = []
     for clause, region in _pairs(run, clauses, regions, fires):

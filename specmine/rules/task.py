@@ -13,7 +13,7 @@ from specmine.predicates.table import PredicateTable, Words, conjunction, count,
 from specmine.rules.threshold import sample_mask
 
 _BLOCK = 256
-_STRIDE = 8
+_FIRST_WORDS = 4
 _ROUNDING = 1e-12
 
 
@@ -126,17 +126,24 @@ def _first_of_each(table: PredicateTable, rows: NDArray[np.int64], mask: Words) 
 
 def _maximal(sets: Words, others: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which of the distinct sets (sets, words) are in no other one of those marked in `others`."""
-    sizes = np.bitwise_count(sets).sum(axis=1, dtype=np.int64)
-    kept = np.ones(len(sets), dtype=bool)
-    for place in range(len(sets)):
-        larger = np.flatnonzero(others & (sizes > sizes[place]))
-        for start in range(0, sets.shape[1], _STRIDE):
-            if not len(larger):
-                break
-            words = slice(start, start + _STRIDE)
-            larger = larger[((sets[place, words] & ~sets[larger, words]) == 0).all(axis=1)]
-        kept[place] = not len(larger)
+    kept = np.zeros(len(sets), dtype=bool)
+    larger: list[int] = []
+    for place in np.argsort(-np.bitwise_count(sets).sum(axis=1, dtype=np.int64), kind="stable").tolist():
+        # A set inside any marked one is inside one that is kept itself, so only those are asked.
+        kept[place] = not _inside_one(sets[place], sets, np.array(larger, dtype=np.int64))
+        if kept[place] and others[place]:
+            larger.append(place)
     return kept
+
+
+def _inside_one(words: Words, sets: Words, places: NDArray[np.int64]) -> bool:
+    """Whether a set lies in one of those at places; most are ruled out by their first few words."""
+    start, width = 0, _FIRST_WORDS
+    while start < len(words) and len(places):
+        part = slice(start, start + width)
+        places = places[~(words[part] & ~sets[places, part]).any(axis=1)]
+        start, width = start + width, 2 * width
+    return len(places) > 0
 
 
 def greedy_body(task: Task, max_body: int | None) -> tuple[int, ...]:

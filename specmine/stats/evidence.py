@@ -10,6 +10,7 @@ from specmine.errors import BadData
 from specmine.predicates.families import bits
 from specmine.predicates.form import Bits
 from specmine.predicates.predicate import Predicate
+from specmine.predicates.table import build_table, conjunction, unpack
 from specmine.stats.counts import benjamini_hochberg, fisher_p, wilson
 from specmine.tracing.trace import Trace
 
@@ -60,23 +61,27 @@ class Evidence:
     test: SplitEvidence
 
 
-def measure(clause: Clause, trace: Trace, split: Any, *, head_bits: Bits | None = None) -> Evidence:
-    """Evidence of a clause on a traced data set; split: (samples,) numbers 0 mine, 1 hold-out, 2 test.
+def measure(clauses: Sequence[Clause], trace: Trace, split: Any, *, bodies: Sequence[Bits] | None = None) -> list[Evidence]:
+    """Evidence of each clause on a traced data set; split: (samples,) numbers 0 mine, 1 hold-out, 2 test.
 
-    class(c) holds where the network's own output c is strictly the largest. A head of None holds nowhere. head_bits: the
-    head's truth (samples,), where it is already known. Raises BadClause where a predicate's site is not in the trace.
+    class(c) holds where the network's own output c is strictly the largest. A head of None holds nowhere. bodies: what
+    `body_bits` gives, where it is already known. Raises BadClause where a predicate's site is not in the trace.
     """
-    if head_bits is None:
-        head_bits = np.zeros(trace.samples, dtype=bool) if clause.head is None else bits(clause.head, trace)
-    return evidence_of(body_bits(clause, trace), head_bits, split)
+    nowhere = np.zeros(trace.samples, dtype=bool)
+    heads = {clause.head: nowhere if clause.head is None else bits(clause.head, trace) for clause in clauses}
+    bodies = body_bits(clauses, trace) if bodies is None else bodies
+    return [evidence_of(body, heads[clause.head], split) for clause, body in zip(clauses, bodies, strict=True)]
 
 
-def body_bits(clause: Clause, trace: Trace) -> Bits:
-    """Where (samples,) the whole body holds; everywhere for an empty body."""
-    body = np.ones(trace.samples, dtype=bool)
-    for predicate in clause.body:
-        body &= bits(predicate, trace)
-    return body
+def body_bits(clauses: Sequence[Clause], trace: Trace) -> list[Bits]:
+    """Where (samples,) each clause's whole body holds; everywhere for an empty body.
+
+    Predicates that many clauses share are looked at once.
+    """
+    distinct = tuple(dict.fromkeys(predicate for clause in clauses for predicate in clause.body))
+    table = build_table(distinct, trace)
+    row = {predicate: place for place, predicate in enumerate(distinct)}
+    return [unpack(conjunction(table, [row[p] for p in clause.body]), trace.samples) for clause in clauses]
 
 
 def evidence_of(body: Bits, head: Bits, split: Any) -> Evidence:

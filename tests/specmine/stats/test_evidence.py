@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from specmine.errors import BadClause, BadData
 from specmine.predicates.predicate import Predicate
 from specmine.rules.clause import HornClause
-from specmine.stats import evidence_of, fill_q, fisher_p, measure, wilson
+from specmine.stats import body_bits, evidence_of, fill_q, fisher_p, measure, wilson
 from specmine.tracing import Sites, trace
 from verifier.network import Network, Node
 from verifier.ops import Linear, Relu
@@ -23,7 +23,7 @@ CLAUSE = HornClause(Predicate("class", (0,)), (Predicate("above", ("h1", 0, 1.0)
 
 
 def test_by_hand():
-    evidence = measure(CLAUSE, TRACE, SPLIT)
+    evidence = measure([CLAUSE], TRACE, SPLIT)[0]
     mine = evidence.mine
     assert (mine.samples, mine.positives, mine.support, mine.errors) == (4, 2, 3, 1)
     assert mine.precision == 2 / 3 and mine.recall == 1.0 and mine.lift == pytest.approx(4 / 3)
@@ -36,23 +36,23 @@ def test_by_hand():
 def test_a_tie_is_an_error():
     body = (Predicate("within", ("h1", 0, 1.0, 1.0)), Predicate("within", ("h1", 1, 1.0, 1.0)))
     for label in (0, 1):
-        assert measure(HornClause(Predicate("class", (label,)), body), TRACE, SPLIT).mine.errors == 1
+        assert measure([HornClause(Predicate("class", (label,)), body)], TRACE, SPLIT)[0].mine.errors == 1
 
 
 def test_false_as_head():
-    mine = measure(HornClause(None, CLAUSE.body), TRACE, SPLIT).mine
+    mine = measure([HornClause(None, CLAUSE.body)], TRACE, SPLIT)[0].mine
     assert (mine.positives, mine.support, mine.errors) == (0, 3, 3)
     assert mine.precision == 0.0 and mine.recall is None and mine.lift is None and mine.p == 1.0
 
 
 def test_empty_body_holds_everywhere():
-    mine = measure(HornClause(CLAUSE.head, ()), TRACE, SPLIT).mine
+    mine = measure([HornClause(CLAUSE.head, ())], TRACE, SPLIT)[0].mine
     assert (mine.support, mine.errors, mine.lift, mine.p) == (4, 2, 1.0, 1.0)
 
 
 def test_no_support_and_no_samples():
     body = (Predicate("above", ("h1", 0, 100.0)),)
-    evidence = measure(HornClause(CLAUSE.head, body), TRACE, np.zeros(8))
+    evidence = measure([HornClause(CLAUSE.head, body)], TRACE, np.zeros(8))[0]
     assert evidence.mine.precision is None and evidence.mine.precision_interval == (0.0, 1.0) and evidence.mine.recall == 0.0
     empty = evidence.test
     assert (empty.samples, empty.precision, empty.recall, empty.lift, empty.p) == (0, None, None, None, 1.0)
@@ -60,7 +60,7 @@ def test_no_support_and_no_samples():
 
 def test_head_bits_take_the_place_of_the_head():
     head = np.ones(8, dtype=bool)
-    assert measure(CLAUSE, TRACE, SPLIT, head_bits=head).mine.errors == 0
+    assert evidence_of(body_bits([CLAUSE], TRACE)[0], head, SPLIT).mine.errors == 0
 
 
 @given(hnp.arrays(bool, (2, 50)), hnp.arrays(np.int8, 50, elements=st.integers(0, 2)))
@@ -74,7 +74,7 @@ def test_counts_equal_counting_one_by_one(truth, split):
 
 
 def test_q_counts_every_candidate():
-    evidence = [measure(CLAUSE, TRACE, SPLIT), measure(HornClause(CLAUSE.head, ()), TRACE, SPLIT)]
+    evidence = measure([CLAUSE, HornClause(CLAUSE.head, ())], TRACE, SPLIT)
     filled = fill_q(evidence, tried=10)
     assert filled[0].mine.q == min(1.0, evidence[0].mine.p * 10) and filled[1].mine.q == 1.0
     assert filled[0].holdout.q is not None and filled[0].test.q is not None
@@ -82,6 +82,6 @@ def test_q_counts_every_candidate():
 
 def test_bad_input():
     with pytest.raises(BadData, match="must speak of the same samples"):
-        measure(CLAUSE, TRACE, SPLIT[:3])
+        measure([CLAUSE], TRACE, SPLIT[:3])
     with pytest.raises(BadClause, match="is not in this trace"):
-        measure(HornClause(None, (Predicate("active", ("z1", 0)),)), TRACE, SPLIT)
+        measure([HornClause(None, (Predicate("active", ("z1", 0)),))], TRACE, SPLIT)
