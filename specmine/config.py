@@ -41,7 +41,10 @@ class Config(BaseModel):
     budget_s: Seconds = Field(100.0, description="seconds to decide all claims; the rest stay unchecked")
     engine: str = Field("auto", description="engine of the verifier")
     jobs: Count = Field(2, description="threads")
-    exports: tuple[str, ...] = Field(("smtlib", "prolog", "json"), description="what to export at the end of a run")
+    exports: tuple[str, ...] = Field(
+        ("smtlib", "prolog", "json"),
+        description="what to export at the end of a run; smtlib only where the network has at most 100,000 weights",
+    )
 
     @field_validator("regions")
     @classmethod

@@ -1,6 +1,7 @@
 """The stages of a run, each reading what the one before wrote: clauses, claims, verdicts, exports, report."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from specmine.rules.syntax import parse_clause
 from specmine.spec import Claim, Coverage, Outcome, Spec
 from specmine.stats import body_bits, fill_q, measure
 from specmine.verification import Effort, prove, sample_witness
+from verifier.network import Network
 from verifier.ops import Array
 
 CLAUSES, EXPORTS, REPORT = "clauses.json", "exports", "report.html"
 STARTS = 512
+MAX_SMTLIB_WEIGHTS = 100_000  # some 3 MB a file
 
 
 def finish_run(run: Run) -> Spec:
@@ -35,13 +38,27 @@ def finish_run(run: Run) -> Spec:
 
 
 def present_run(run: Run) -> Spec:
-    """Writes the exports that the configuration names and the report."""
+    """Writes the exports that the configuration names and the report.
+
+    A network's weights stand in every SMT-LIB file, so those of a large network wait until they are asked for.
+    """
     with run.stage("export"):
         for name in run.config.exports:
-            export_run(run, name)
+            weights = weight_count(run.sites.network)
+            if name == "smtlib" and weights > MAX_SMTLIB_WEIGHTS:
+                run.progress.start("export smtlib", None)
+                run.progress.finish(f"left out, each file would hold {weights} weights; `specmine export` writes them")
+            else:
+                export_run(run, name)
     with run.stage("report"):
         write_report(run)
     return run.spec
+
+
+def weight_count(network: Network) -> int:
+    """How many numbers the network's operators hold."""
+    arrays = (getattr(node.op, field.name) for node in network.nodes for field in fields(node.op))
+    return sum(array.size for array in arrays if isinstance(array, np.ndarray))
 
 
 def clause_stage(run: Run) -> tuple[list[HornClause], int]:

@@ -6,6 +6,7 @@ defines it; the text grows linearly with the weights that count.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import product
 from typing import TypeAlias, assert_never
 
@@ -66,6 +67,7 @@ def cone(query: Query) -> Mapping[str, list[int]]:
     return {name: sorted(needed[name]) for name in query.network.shapes if name in needed}
 
 
+@lru_cache(maxsize=16)
 def symbols(network: Network) -> Mapping[str, str]:
     """The name of each value inside a quoted symbol, where bars, backslashes and control characters cannot stand."""
     used: dict[str, str] = {}
@@ -93,13 +95,20 @@ def _body(query: Query) -> Iterator[str]:
         yield f"(assert (and (<= {rational(lower[index])} {x}) (<= {x} {rational(upper[index])})))"
     for node in network.nodes:
         for index in needed.get(node.output, ()):
-            yield f"(assert (= {text((node.output, index))} {_definition(network, node, index, text)}))"
+            yield f"(assert (= {text((node.output, index))} {_definition(network, node, index)}))"
     for part in constraints(query.region):
         yield f"(assert {_formula(part, text)})"
     yield f"(assert {_formula(query.assertion, text)})"
 
 
-def _definition(network: Network, node: Node, index: int, text: Text) -> str:
+@lru_cache(maxsize=1 << 16)
+def _definition(network: Network, node: Node, index: int) -> str:
+    """The term that one entry equals; kept, since a network is often written many times, once for each claim about it."""
+    names = symbols(network)
+
+    def text(entry: Entry) -> str:
+        return f"|{names[entry[0]]}[{entry[1]}]|"
+
     match node.op:
         case Relu():
             z = text((node.inputs[0], index))
