@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmine.errors import BadClause, BadConfig
+from specmine.predicates.families.binary import BINARY
 from specmine.predicates.families.output import OUTPUT
 from specmine.predicates.families.unary import UNARY
 from specmine.predicates.form import Bits, Family, Form, Grid, Kind
@@ -22,6 +23,7 @@ from verifier.formula import Formula
 
 FAMILIES: dict[str, Family] = {
     "unary": UNARY,
+    "binary": BINARY,
     "output": OUTPUT,
 }
 

@@ -169,7 +169,7 @@ def test_candidates_are_valid_distinct_and_repeat():
 
 
 def test_candidates_of_an_unknown_family():
-    with pytest.raises(BadConfig, match="no predicate family 'ternary'; known are unary, output"):
+    with pytest.raises(BadConfig, match="no predicate family 'ternary'; known are unary, binary, output"):
         candidates("ternary", TRACE)
 
 
