@@ -4,8 +4,9 @@ A `Certificate` shows that every disjunct of a query is infeasible over its regi
 proof tree over the *common* atoms of its disjuncts (those that all of them hold, in the order of the first).
 
 Replaying a tree keeps proven bounds lower[v] <= v <= upper[v] for every value v, under the common atoms:
-- at the root they come from the region, cut by the common atoms with a single term (a strict one as if it were not), pushed
-  forward by interval arithmetic and back through each activation (relu(z) >= t > 0 gives z >= t; relu(z) <= t gives z <= t);
+- at the root they come from the region, cut by the common atoms with a single term (a strict one as if it were not, but that
+  relu(z) > t >= 0 also gives z >= t), pushed forward by interval arithmetic and back through each activation (relu(z) >= t > 0
+  gives z >= t; relu(z) <= t gives z <= t);
 - a `Step` proves bounds for some rows of a value by one backward pass and intersects them in;
 - a `Split` adds value[index] <= at to its low child and value[index] >= at to its high child;
 - after each of these the bounds are pushed through the whole graph again, intersecting. All bounds are rounded outward.
@@ -17,8 +18,7 @@ these free choices, the `Relaxation`; whatever they are, the result is a true lo
 - slopes[a], for an activation node a with input z: shape (1 or rows, size), each in [0, 1] for Relu and [slope, 1] for
   LeakyRelu; where the coefficient of a is positive the node is replaced by slope * z (below it), where negative by the chord
   through its bounds (above it). For a MaxPool node: integers, the flat index into its input of the window entry that stands for
-  the maximum from below. An activation whose bounds do not cross 0 is linear and replaced by itself, a maximum by the entry
-  that no other can pass where there is one, whatever the slopes say. A node that `slopes` leaves out takes slope 1 where
+  the maximum from below, unless there is one that no other can pass. A node that `slopes` leaves out takes slope 1 where
   upper > -lower and the least slope elsewhere; a MaxPool the entry with the greatest lower bound.
 - lower[v], upper[v] >= 0, shape (rows, size): multipliers on lower[v] - v <= 0 and v - upper[v] <= 0, the proven bounds.
 - atoms >= 0, shape (rows, count): multipliers on the atoms at hand, all of them, in order: the common atoms in a `Step`, the

@@ -53,9 +53,10 @@ class Material:
 
 
 def by_threshold(material: Material, label: int) -> list[HornClause]:
-    """One clause for each delta."""
+    """One clause for each delta, the largest first: its body is the strongest, so the easiest to prove."""
     head = Predicate("class", (label,))
-    made = [compose(material.table, material.positives(label), head=head, delta=d) for d in material.config.deltas]
+    deltas = sorted(material.config.deltas, reverse=True)
+    made = [compose(material.table, material.positives(label), head=head, delta=d) for d in deltas]
     return [clause for clause in made if clause is not None]
 
 
@@ -94,8 +95,8 @@ def by_peeling(material: Material, label: int) -> list[HornClause]:
 
 SYNTHESES: Mapping[str, Callable[[Material, int], list[HornClause]]] = {
     "peel": by_peeling,
-    "smallest": by_smallest,
     "threshold": by_threshold,
+    "smallest": by_smallest,
 }
 
 

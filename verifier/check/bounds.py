@@ -70,9 +70,18 @@ def start(model: Model, lower: Array, upper: Array, atoms: Iterable[Atom]) -> Bo
         if len(coefficients) == 1:
             (((name, index), coefficient),) = coefficients.items()
             bounds[name] = _cut(bounds[name], index, coefficient, atom.bias)
+            producer = network.producers.get(name)
+            if producer is not None and isinstance(producer.op, ACTIVATION_OPS) and _above_zero(atom, coefficient):
+                # sound: an activation passes t >= 0 only where it is z itself.
+                bounds[producer.inputs[0]] = _cut(bounds[producer.inputs[0]], index, coefficient, atom.bias)
     if any(interval.empty for interval in bounds.values()):
         return None
     return push(model, bounds, list(network.shapes))
+
+
+def _above_zero(atom: Atom, coefficient: Fraction) -> bool:
+    """Whether an atom of one entry says v > t for some t >= 0."""
+    return atom.strict and coefficient < 0 and atom.bias >= 0
 
 
 def tightened(model: Model, bounds: Bounds, value: str, lower: Array, upper: Array) -> Bounds | None:

@@ -1,7 +1,7 @@
 """Bounds on every value of a network, for a batch of regions, and the cuts that a premise puts on them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from sys import float_info
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from verifier.domains.rounding import above, below
 from verifier.formula import Atom
 from verifier.network import Network
-from verifier.ops import LeakyRelu, Relu
+from verifier.ops import ACTIVATION_OPS, LeakyRelu, Relu
 from verifier.region import round_down
 
 
@@ -49,7 +49,8 @@ def cuts_of(network: Network, conjunctions: Sequence[Sequence[Atom]]) -> Cuts:
     """What the atoms with at most one term say about single entries: one row for each conjunction, rounded outward.
 
     c * v[i] + b <= 0 gives v[i] <= -b / c for c > 0 and v[i] >= -b / c for c < 0; a strict atom counts as its closure.
-    Atoms with more terms are left out, which only loses precision.
+    What is said of an activation's output is said of its input too. Atoms with more terms are left out, which only loses
+    precision.
     """
     sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     empty = torch.zeros(len(conjunctions), dtype=torch.bool)
@@ -58,8 +59,26 @@ def cuts_of(network: Network, conjunctions: Sequence[Sequence[Atom]]) -> Cuts:
             if not atom.terms:
                 empty[row] |= atom.bias > 0 or (atom.strict and atom.bias == 0)
             elif len(atom.terms) == 1:
-                _cut(network, sides, row, len(conjunctions), atom)
+                for same in {atom, before_activation(network, atom)}:
+                    _cut(network, sides, row, len(conjunctions), same)
     return Cuts(sides[0], sides[1], empty)
+
+
+def before_activation(network: Network, atom: Atom) -> Atom:
+    """The same condition on the input of an activation, where the atom's only term is its output; else the atom itself.
+
+    Equivalent: relu(z) > t is z > t and relu(z) <= t is z <= t for t >= 0, relu(z) >= t is z >= t for t > 0; so for LeakyRelu,
+    which is z on the same side of 0 and at most 0 on the other.
+    """
+    (term,) = atom.terms
+    node = network.producers.get(term.value)
+    if node is None or not isinstance(node.op, ACTIVATION_OPS):
+        return atom
+    threshold = -atom.bias / term.coefficient
+    closed_above = (term.coefficient > 0) != atom.strict  # v <= t, or v > t: zero itself is on the side of negative z
+    if threshold > 0 or (threshold == 0 and closed_above):
+        return replace(atom, terms=(replace(term, value=node.inputs[0]),))
+    return atom
 
 
 def _cut(network: Network, sides: tuple[dict[str, Tensor], dict[str, Tensor]], row: int, rows: int, atom: Atom) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close
-from verifier.domains.bounds import Bounds, Cuts, cuts_of
+from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of
 from verifier.domains.interval import interval_bounds
 from verifier.domains.linear import (
     Atoms,
@@ -51,7 +51,8 @@ def start_batch(groups: Sequence[Group]) -> Batch:
     boxes = [outer_bounds(g.query.region) for g in groups]
     low, high = (torch.from_numpy(np.stack(side)) for side in zip(*boxes, strict=True))
     known = interval_bounds(network, low, high, cuts=cuts_of(network, [g.common for g in groups]))
-    named = {t.value for g in groups for a in g.common if len(a.terms) == 1 for t in a.terms} - {network.input}
+    cuts = {a for g in groups for a in g.common if len(a.terms) == 1}
+    named = {a.terms[0].value for cut in cuts for a in (cut, before_activation(network, cut))} - {network.input}
     multiplied = tuple(name for name in network.shapes if name in named)
     relations = relation_atoms(network, groups)
     return Batch(network, tuple(groups), intervals(known), known.empty, relations, multiplied, ((),) * len(groups))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.domains.bounds import before_activation
 from verifier.evaluate import forward
 from verifier.formula import Atom
 from verifier.network import Network
@@ -63,7 +64,9 @@ def target_of(place: int, query: Query, atoms: Sequence[Atom]) -> Target | None:
     rows: list[int] = []
     coefficients: list[float] = []
     biases: list[float] = []
-    for row, atom in enumerate(atoms):
+    for row, given in enumerate(atoms):
+        # equivalent, but with a slope to descend where the activation is flat
+        atom = before_activation(query.network, given) if len(given.terms) == 1 else given
         scale = sum((abs(t.coefficient) for t in atom.terms), Fraction(0)) or Fraction(1)
         biases.append(nearest(atom.bias / scale))
         for term in atom.terms:
