@@ -1,12 +1,16 @@
 """A clause over a region as a question to the verifier."""
 
+from collections.abc import Iterator
+
 from specmine.predicates.families import denote
 from specmine.rules.clause import HornClause
 from specmine.spec import Claim
 from specmine.tracing import Sites
+from verifier.domains import region_bounds
 from verifier.formula import And, Atom, Formula, atoms_of, conjoin, negate
+from verifier.network import Network
 from verifier.query import Query
-from verifier.region import Region
+from verifier.region import Box, Region
 
 
 def clause_query(clause: HornClause, region: Region, sites: Sites) -> Query:
@@ -24,6 +28,24 @@ def clause_query(clause: HornClause, region: Region, sites: Sites) -> Query:
 def body_query(clause: HornClause, region: Region, sites: Sites) -> Query:
     """Asks for an input of the region where the body holds; unsat means the clause says nothing there."""
     return Query(sites.network, region, body_formula(clause, sites))
+
+
+def starting_later(query: Query) -> Iterator[Query]:
+    """Queries that say less and whose unsatisfiability implies this one's, from the last value of the network backwards.
+
+    Each forgets how one hidden value comes from the input: it starts from a box that holds all that this value can be over
+    the region (interval arithmetic, rounded outward) and keeps the assertion. Only values that all that follows passes
+    through, and from which every value of the assertion can be computed, are starting points.
+    """
+    network = query.network
+    named = {term.value for atom in atoms_of(query.assertion) for term in atom.terms}
+    bounds = region_bounds(network, query.region)
+    for place in reversed(range(len(network.nodes))):
+        start, after = network.nodes[place].output, network.nodes[place + 1 :]
+        kept = {start, *(node.output for node in after)}
+        if after and named <= kept and all(set(node.inputs) <= kept for node in after):
+            box = Box(bounds.lower[start].flatten().numpy(), bounds.upper[start].flatten().numpy())
+            yield Query(Network(start, network.shapes[start], after, network.output), box, query.assertion)
 
 
 def body_formula(clause: HornClause, sites: Sites) -> Formula:

@@ -8,19 +8,45 @@ from pathlib import Path
 from specmine.exhibit import Exhibit
 from specmine.export.header import claim_lines, run_lines
 from specmine.folder import write_text
-from specmine.queries import clause_query
+from specmine.queries import claim_query, starting_later
+from specmine.spec import Claim
+from verifier.engines.smt import decide_smt
 from verifier.formats.smtlib import smtlib
+from verifier.query import Query
+from verifier.verdict import Proved
 
 STATUS = {"proved": "unsat", "vacuous": "unsat", "refuted": "sat", "unknown": "unknown", "unchecked": "unknown"}
 
 
+EASY_S = 2.0
+EXACT = "question: the whole network; sat is a counterexample, unsat a proof"
+LATER = (
+    "question: the network from value {start!r} on, which may be anything in its interval bounds over the region "
+    "(computed here, rounded outward); unsat is a proof of the claim, sat would say nothing"
+)
+
+
 def export_smtlib(exhibit: Exhibit, folder: Path) -> list[Path]:
-    """Writes one .smt2 file for each claim, named by the claim's id."""
+    """Writes one .smt2 file for each claim, named by the claim's id.
+
+    Of a proved claim, the file asks a stronger and smaller question where one is enough for a proof: without the layers
+    that the proof does not need, which a solver would take hours to see. Its header says which question it asks.
+    """
     paths = []
     for claim in exhibit.spec.claims:
-        query = clause_query(claim.clause, claim.region.region, exhibit.sites)
-        header = [*run_lines(exhibit.spec), *claim_lines(claim)]
+        query, question = question_of(claim, exhibit)
+        header = [*run_lines(exhibit.spec), *claim_lines(claim), question]
         path = folder / f"{claim.id}.smt2"
         write_text(path, smtlib(query, header=header, status=STATUS[claim.outcome.verdict]))
         paths.append(path)
     return paths
+
+
+def question_of(claim: Claim, exhibit: Exhibit) -> tuple[Query, str]:
+    """The query to write, and what its answer means."""
+    query = claim_query(claim, exhibit.sites)
+    if STATUS[claim.outcome.verdict] == "unsat":
+        for later in starting_later(query):
+            if isinstance(decide_smt(later, timeout_s=EASY_S).verdict, Proved):
+                return later, LATER.format(start=later.network.input)
+    return query, EXACT

@@ -9,6 +9,8 @@ import z3
 from specmine.errors import BadConfig
 from specmine.export import EXPORTERS
 from specmine.pipeline.stages import export_run, verify_stage
+from specmine.queries import claim_query, starting_later
+from verifier.evaluate import evaluate
 
 ANSWERS = {"proved": "unsat", "vacuous": "unsat", "refuted": "sat"}
 
@@ -62,3 +64,18 @@ def test_the_z3_command_reads_it(exported):
 def test_an_unknown_exporter(exported):
     with pytest.raises(BadConfig, match="no exporter 'pdf'; known are smtlib, prolog, json"):
         export_run(exported[0], "pdf")
+
+
+def test_a_proved_claim_is_asked_without_the_layers_its_proof_does_not_need(exported):
+    run, paths = exported
+    proved, _, refuted, _ = run.spec.claims[:4]
+    asked = {claim.id: path.read_text() for claim, path in zip(run.spec.claims, paths, strict=True)}
+    assert "question: the network from value 'pre' on" in asked[proved.id] and "|input[0]|" not in asked[proved.id]
+    assert "question: the whole network" in asked[refuted.id] and "|input[0]|" in asked[refuted.id]
+
+
+def test_later_starts_hold_every_sample(exported):
+    run, _ = exported
+    for later in starting_later(claim_query(run.spec.claims[0], run.sites)):
+        values = evaluate(run.inputs.network, run.dataset.x)[later.network.input].flatten(1).numpy()
+        assert (later.region.lower <= values).all() and (values <= later.region.upper).all()
