@@ -41,7 +41,13 @@ class Query:
     def sha256(self) -> str:
         """Identifies network, region and assertion; a certificate names the query it proves by this."""
         lower, upper = exact_bounds(self.region)
-        content = (self.network.sha256, list(map(str, lower)), list(map(str, upper)), repr(constraints(self.region)), repr(self.assertion))
+        content = (
+            self.network.sha256,
+            list(map(str, lower)),
+            list(map(str, upper)),
+            repr(constraints(self.region)),
+            repr(self.assertion),
+        )
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
