@@ -1,0 +1,111 @@
+"""The strategy over the engines, on networks of the benchmark folder and on cases worked out by hand."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from laws.networks import chain, random_network
+
+from verifier.check import check
+from verifier.errors import BadQuery
+from verifier.evaluate import evaluate
+from verifier.formats import read_network
+from verifier.formula import FALSE, TRUE, And, Or, at_least, at_most, atom, conjoin
+from verifier.network import Network
+from verifier.ops import Linear, Relu, frozen_array
+from verifier.query import Query
+from verifier.region import Box
+from verifier.solve import verify, verify_many
+from verifier.verdict import Proved, Refuted, Unknown
+
+BENCHMARKS = Path(os.environ.get("SPECMINE_BENCHMARKS", Path(__file__).parents[3] / "shared" / "benchmarks"))
+
+
+def absolute() -> Network:
+    """y = |x1 + x2| + |x1 - x2|, in [0, 2] on the unit square around 0, by four ReLUs."""
+    first = Linear(frozen_array([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]), frozen_array(np.zeros(4)))
+    return chain((1, 2), first, Relu(), Linear(frozen_array([[1.0] * 4]), frozen_array([0.0])))
+
+
+SQUARE = Box(-np.ones(2), np.ones(2))
+
+
+def test_a_bound_that_needs_splits() -> None:
+    query = Query(absolute(), SQUARE, at_least("v3", 0, 2.05))
+    assert isinstance(verify(query, engine="bound", timeout_s=5).verdict, Unknown)
+    decision = verify(query, engine="split", timeout_s=20)
+    assert isinstance(decision.verdict, Proved) and decision.verdict.certificate is not None
+    assert decision.splits > 0
+    result = check(query, decision.verdict.certificate)
+    assert result.accepted and result.splits > 0
+
+
+def test_the_exact_maximum_is_a_counterexample() -> None:
+    verdict = verify(Query(absolute(), SQUARE, at_least("v3", 0, 2)), timeout_s=10).verdict
+    assert isinstance(verdict, Refuted)
+    assert np.abs(verdict.counterexample).max() == 1
+
+
+def test_a_relation_between_hidden_neurons_is_a_premise() -> None:
+    premise = atom({("v1", 0): 1, ("v1", 2): -1}, 0)  # x1 + x2 <= x1 - x2, so x2 <= 0
+    query = Query(absolute(), SQUARE, conjoin(premise, at_least("v1", 0, 1.01)))
+    decision = verify(query, timeout_s=10)
+    assert isinstance(decision.verdict, Proved) and decision.verdict.certificate is not None
+    without = verify(Query(absolute(), SQUARE, at_least("v1", 0, 1.01)), timeout_s=10)
+    assert isinstance(without.verdict, Refuted)
+
+
+def test_trivial_assertions() -> None:
+    never, always = (verify(Query(absolute(), SQUARE, a), timeout_s=5).verdict for a in (FALSE, TRUE))
+    assert isinstance(never, Proved)
+    assert isinstance(always, Refuted)
+
+
+def test_disjuncts_with_boxes_of_their_own() -> None:
+    cases = Or(
+        tuple(And((at_least("x", 0, lo), at_most("x", 0, lo + 0.5), at_least("v3", 0, 2.05))) for lo in (-1, -0.5, 0, 0.5))
+    )
+    assert isinstance(verify(Query(absolute(), SQUARE, cases), timeout_s=20).verdict, Proved)
+
+
+def test_queries_over_several_networks_are_decided_in_place() -> None:
+    queries = [Query(absolute(), SQUARE, at_least("v3", 0, bound)) for bound in (5, 1)]
+    other = random_network("mlp", seed=0)
+    queries.insert(1, Query(other, Box(np.zeros(3), np.ones(3)), at_least(other.output, 0, 1000)))
+    kinds = [type(d.verdict) for d in verify_many(queries, timeout_s=5)]
+    assert kinds == [Proved, Proved, Refuted]
+
+
+def test_an_unknown_engine() -> None:
+    with pytest.raises(BadQuery, match="no engine 'sat'"):
+        verify_many([Query(absolute(), SQUARE, TRUE)], engine="sat")
+
+
+@pytest.mark.slow
+@pytest.mark.benchmarks
+def test_activation_patterns_of_mnist_over_the_whole_cube() -> None:
+    """METHODS 7 names a lead: patterns at d = 0.05 of mnist-net_256x4 prove without search."""
+    path = BENCHMARKS / "mnist_fc" / "onnx" / "mnist-net_256x4.onnx"
+    if not path.exists():
+        pytest.skip(f"no benchmark network at {path}")
+    network = read_network(path)
+    images = np.loadtxt(BENCHMARKS / "mnist" / "mnist_test_first100.csv", delimiter=",")[:, 1:] / 255
+    values = evaluate(network, images)
+    predictions = values[network.output].flatten(1).argmax(1)
+    queries = []
+    for label in range(10):
+        body = []
+        for node in network.nodes:
+            if isinstance(node.op, Relu):
+                rate = (values[node.output].flatten(1)[predictions == label] > 0).double().mean(0).tolist()
+                body += [at_least(node.output, i, 0, strict=True) for i, r in enumerate(rate) if r >= 0.95]
+                body += [at_most(node.output, i, 0) for i, r in enumerate(rate) if r <= 0.05]
+        rivals = Or(tuple(atom({(network.output, label): 1, (network.output, j): -1}, 0) for j in range(10) if j != label))
+        queries.append(Query(network, Box(np.zeros(784), np.ones(784)), conjoin(*body, rivals)))
+    began = time.monotonic()
+    decisions = verify_many(queries, timeout_s=30, engine="bound")
+    proved = [d for d in decisions if isinstance(d.verdict, Proved)]
+    assert len(proved) >= 4, [(type(d.verdict).__name__, d.bound) for d in decisions]
+    assert time.monotonic() - began < 600
