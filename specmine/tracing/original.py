@@ -1,5 +1,6 @@
 """Compare the network with the model it was read from: the adapter of onnxruntime, onnx and torch."""
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,9 +29,9 @@ TOLERANCE = 1e-4
 def compare_with_original(network: Network, original: Path | str | torch.nn.Module, samples: Any) -> float:
     """The largest difference between the network in float64 and its original, over the first 64 samples.
 
-    original: the ONNX file, run by onnxruntime where that is installed and else by onnx's reference evaluator, or the
-    torch module. Raises BadModel, naming the worst output, where they differ by more than 1e-4 of the largest output
-    (at least 1e-4), which float32 arithmetic does not explain.
+    original: the torch module, or the ONNX file (maybe packed by gzip), which is run by onnxruntime where that is installed
+    and else by onnx's reference evaluator. Raises BadModel, naming the worst output, where they differ by more than 1e-4 of
+    the largest output (at least 1e-4), which float32 arithmetic does not explain.
     """
     x = check_samples(network, samples)[:COMPARED]
     run = _run_module(original) if isinstance(original, torch.nn.Module) else _run_file(Path(original))
@@ -68,15 +69,18 @@ def _run_module(module: torch.nn.Module) -> Run:
 
 def _run_file(path: Path) -> Run:
     try:
-        return _run_onnxruntime(path) if onnxruntime else _run_reference(path)
+        packed = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else None
+        if onnxruntime:
+            return _run_onnxruntime(str(path) if packed is None else packed)
+        return _run_reference(onnx.load(path) if packed is None else onnx.load_from_string(packed))
     except Exception as error:  # both libraries raise many unrelated types for a bad file
         raise BadModel(f"cannot run {path}: {error}; give an ONNX file that onnxruntime runs") from error
 
 
-def _run_onnxruntime(path: Path) -> Run:
+def _run_onnxruntime(model: str | bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     dtype = np.float64 if given.type == "tensor(double)" else np.float32
     return lambda x: np.asarray(
@@ -84,8 +88,7 @@ def _run_onnxruntime(path: Path) -> Run:
     )
 
 
-def _run_reference(path: Path) -> Run:
-    model = onnx.load(path)
+def _run_reference(model: onnx.ModelProto) -> Run:
     evaluator = ReferenceEvaluator(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     (given,) = [value for value in model.graph.input if value.name not in constants]

@@ -1,5 +1,7 @@
 """Traces: the values of the network on the samples, its predictions, and its comparison with the original."""
 
+import gzip
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,16 @@ def test_original_agrees(module, reader, tmp_path, monkeypatch):
     if reader != "module":
         write_onnx(module, torch.zeros(1, 2), original)
     assert compare_with_original(read(module), original, SAMPLES) < 1e-6
+
+
+@pytest.mark.parametrize("reader", ["onnxruntime", "reference"])
+def test_original_in_a_packed_file(module, reader, tmp_path, monkeypatch):
+    if reader == "reference":
+        monkeypatch.setattr(specmine.tracing.original, "onnxruntime", None)
+    write_onnx(module, torch.zeros(1, 2), tmp_path / "net.onnx")
+    packed = tmp_path / "net.onnx.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "net.onnx").read_bytes()))
+    assert compare_with_original(read(module), packed, SAMPLES) < 1e-6
 
 
 @pytest.mark.parametrize("reader", ["onnxruntime", "reference", "module"])
