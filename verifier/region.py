@@ -36,7 +36,7 @@ class Box:
             raise BadRegion("box bounds must be finite; give every input a lower and an upper bound")
         if (lower > upper).any():
             i = int(np.argmax(lower > upper))
-            raise BadRegion(f"box is empty: lower {lower[i]!r} > upper {upper[i]!r} at input {i}; swap or widen them")
+            raise BadRegion(f"box is empty: lower {lower[i]} > upper {upper[i]} at input {i}; swap or widen them")
 
     @property
     def size(self) -> int:

@@ -39,15 +39,14 @@ def train(
     dataset, _ = load_data(data, config=make_config(seed=seed), data_dir=data_dir)
     progress = make_progress(quiet, verbose)
     network = train_network(dataset, technique=technique, hidden=widths, epochs=epochs, seed=seed, progress=progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_onnx(network, torch.zeros(1, dataset.domain.size), out)
     if not quiet:
         say(f"accuracy on the test split: {accuracy(network, *dataset.test):.4f}")
     answer(str(out))
 
 
-def _widths(text: str | None) -> tuple[int, ...]:
-    parts = (text or "").split(",")
+def _widths(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise typer.BadParameter(f"--hidden takes widths such as 32,32, got {text!r}")
     return tuple(int(part) for part in parts)

@@ -53,6 +53,19 @@ def verify(
         raise BadConfig("give a run folder, or --data with --clause (and --model where the data set has none of its own)")
     if run is None and not clause:
         raise BadConfig("give what to decide: --clause 'class(7) :- above(h2,12,0.75).'")
+    misplaced = {
+        "--model": run and model,
+        "--data-dir": run and data_dir,
+        "--seed": run and seed is not None,
+        "--region": region and not clause,
+        "--check": check and (clause or run is None),
+    }
+    if any(misplaced.values()):
+        given = ", ".join(option for option, wrong in misplaced.items() if wrong)
+        raise BadConfig(
+            f"{given} would change nothing here: a run keeps its model, data and seed, --region goes with --clause, and "
+            f"--check with RUN alone; leave it out"
+        )
     from specmine.cli.text import spec_text
     from specmine.document import document
     from specmine.pipeline import check_run, decide, decide_on_run, go_on

@@ -10,11 +10,14 @@ import torch
 
 from specmine.config import Config
 from specmine.data import Dataset, card_names, check_against_model, from_arrays, load_dataset, model_path, read_npz
-from specmine.errors import BadData, BadModel
-from specmine.tracing import compare_with_original
+from specmine.errors import BadConfig, BadData, BadModel
+from specmine.export import EXPORTERS
+from specmine.predicates.families import FAMILIES
+from specmine.tracing import Sites, compare_with_original
 from verifier.formats import read_network
 from verifier.formats.torch_export import read_module
 from verifier.network import Network
+from verifier.solve import ENGINES
 
 Model: TypeAlias = Path | str | torch.nn.Module | Network
 Data: TypeAlias = Path | str | Dataset | tuple[Any, Any]
@@ -30,18 +33,25 @@ class Inputs:
 
 
 def load_inputs(model: Model | None, data: Data, *, config: Config, data_dir: Path | str | None = None) -> Inputs:
-    """Reads model and data and checks that they fit and that the network computes what its original does.
+    """Reads model and data; checks that they fit, what the configuration names, and that the network computes what its
+    original does.
 
     model: an ONNX file, a torch module, or None for the model kept with a known data set. data: the name of a known data
     set, an npz file of x and y, a Dataset, or a pair of arrays.
     """
     dataset, source = load_data(data, config=config, data_dir=data_dir)
-    network = load_model(_shipped_model(data) if model is None else model, dataset)
-    check_against_model(dataset, network.size(network.input), network.size(network.output))
     original = _shipped_model(data) if model is None else model
-    if isinstance(original, torch.nn.Module) or (isinstance(original, (str, Path)) and Path(original).suffix == ".onnx"):
+    network = load_model(original, dataset)
+    check_names(config, Sites(network))
+    check_against_model(dataset, network.size(network.input), network.size(network.output))
+    if isinstance(original, torch.nn.Module) or (isinstance(original, str | Path) and is_onnx(original)):
         compare_with_original(network, original, dataset.x)
     return Inputs(network, dataset, source)
+
+
+def is_onnx(path: Path | str) -> bool:
+    """Whether a model file holds ONNX, so that others can run it; a .network file is itself the original."""
+    return str(path).lower().endswith((".onnx", ".onnx.gz"))
 
 
 def load_data(data: Data, *, config: Config, data_dir: Path | str | None = None) -> tuple[Dataset, Mapping[str, Any] | None]:
@@ -79,6 +89,20 @@ def load_model(model: Model, dataset: Dataset) -> Network:
         case str() | Path():
             return read_network(Path(model))
     raise BadModel(f"a model is an ONNX file or a torch.nn.Module, got {type(model).__name__}")
+
+
+def check_names(config: Config, sites: Sites) -> None:
+    """Raises BadConfig for a family, engine or exporter that there is not, BadClause for such a site."""
+    for part, names, known in (
+        ("predicate family", config.families, FAMILIES),
+        ("engine", (config.engine,), ENGINES),
+        ("exporter", config.exports, EXPORTERS),
+    ):
+        for name in names:
+            if name not in known:
+                raise BadConfig(f"no {part} {name!r}; known are {', '.join(known)}")
+    for site in config.sites:
+        sites.value(site)
 
 
 def _shipped_model(data: Data) -> Path:

@@ -17,7 +17,7 @@ from specmine.document import from_json, to_json
 from specmine.errors import BadRun
 from specmine.exhibit import Exhibit
 from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
-from specmine.pipeline.inputs import Inputs, reload_data
+from specmine.pipeline.inputs import Inputs, check_names, reload_data
 from specmine.pipeline.provenance import provenance
 from specmine.progress import SILENT, Progress
 from specmine.spec import Coverage, Spec
@@ -32,6 +32,8 @@ EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports")
 
 @dataclass(frozen=True, eq=False)
 class Run:
+    """A run in its folder. What it has reached is read from there, so it is the same after a restart."""
+
     folder: Path
     inputs: Inputs
     config: Config
@@ -39,10 +41,12 @@ class Run:
 
     @cached_property
     def sites(self) -> Sites:
+        """The site names of the run's network."""
         return Sites(self.inputs.network)
 
     @property
     def dataset(self) -> Dataset:
+        """The run's samples."""
         return self.inputs.dataset
 
     @cached_property
@@ -53,6 +57,7 @@ class Run:
 
     @cached_property
     def store(self) -> Store:
+        """The verdicts on disk."""
         return Store(self.folder)
 
     @contextmanager
@@ -65,6 +70,7 @@ class Run:
 
     @property
     def seconds(self) -> dict[str, float]:
+        """Wall clock by stage so far, over all starts."""
         return read_json(self.folder / SECONDS) if (self.folder / SECONDS).exists() else {}
 
     def write_claims(self, spec: Spec) -> None:
@@ -116,6 +122,7 @@ def open_run(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) 
     dataset = read_npz(folder / DATA, name=details["name"]) if source is None else reload_data(source, config=config)
     network = read_archive(folder / MODEL)
     inputs = Inputs(network, dataset, source)
+    check_names(config, Sites(network))
     claim_folder(folder, identity(inputs, config), details)
     return Run(folder, inputs, config, progress)
 

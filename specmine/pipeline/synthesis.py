@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from specmine.config import Config
 from specmine.data import MINE, Dataset
-from specmine.errors import BadConfig, BadModel
-from specmine.predicates.families import FAMILIES, candidates
+from specmine.errors import BadModel
+from specmine.predicates.families import candidates
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, build_table
 from specmine.progress import SILENT, Progress
@@ -36,8 +36,6 @@ class Material:
         config = self.config
         wanted: dict[Predicate, None] = {}
         for family in config.families:
-            if family not in FAMILIES:
-                raise BadConfig(f"no predicate family {family!r}; known are {', '.join(FAMILIES)}")
             levels = tuple(sorted(set(config.deltas)))
             found = candidates(family, self.trace, sites_wanted=config.sites, thresholds=config.thresholds, head_levels=levels)
             wanted |= dict.fromkeys(found)

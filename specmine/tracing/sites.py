@@ -1,8 +1,8 @@
 """Sites: the short names of network values that clauses speak about.
 
-x is the network's input, z1, z2, ... the inputs of its activations (pre-activations), h1, h2, ... their outputs, y its
-output. Any other value is reached by its own name in the model file. A neuron of a site is counted in C order over the
-value's shape.
+x is the network's input, z1, z2, ... the inputs of its activations (pre-activations), h1, h2, ... their outputs, p1, p2, ...
+the outputs of its max pools, y its output. Any other value is reached by its own name in the model file. A neuron of a site
+is counted in C order over the value's shape.
 """
 
 import difflib
@@ -23,7 +23,7 @@ class Sites:
 
     @cached_property
     def aliases(self) -> Mapping[str, str]:
-        """Value name by site name, in network order: x, z1, h1, ..., y."""
+        """Value name by site name: x, z1, h1, z2, h2, ..., p1, p2, ..., y."""
         names = {"x": self.network.input}
         depth = 0
         for node in self.network.nodes:
@@ -46,11 +46,12 @@ class Sites:
             return self.aliases[site]
         if site in self.network.shapes:
             return site
-        known = [*self.aliases, *self.network.shapes]
+        known = list(dict.fromkeys((*self.aliases, *self.network.shapes)))
         near = difflib.get_close_matches(site, known, n=3, cutoff=0.3) or known[:5]
         raise BadClause(f"no site {site!r} in this network; nearest are {', '.join(near)}; all: {', '.join(self.aliases)}")
 
     def size(self, site: str) -> int:
+        """The number of neurons of a site; raises BadClause where there is no such site."""
         return self.network.size(self.value(site))
 
     def check_index(self, site: str, index: int) -> None:

@@ -100,6 +100,20 @@ def bad_config(folder):
     return ["mine", *given(folder), "--config", str(folder / "c.toml")]
 
 
+def crossed_domain(folder):
+    x, y = toy.arrays()
+    np.savez(folder / "crossed.npz", x=x, y=y, lower=x.max(0), upper=x.min(0))
+    return ["mine", "--model", str(folder / "net.onnx"), "--data", str(folder / "crossed.npz")]
+
+
+def named_in_config(key, name):
+    def arguments(folder):
+        (folder / "named.toml").write_text(f'{key} = ["{name}"]')
+        return ["mine", *given(folder), "--config", str(folder / "named.toml")]
+
+    return arguments
+
+
 BAD = {
     "a truncated model": (bad_onnx, "bad.onnx"),
     "NaN in the data": (nan_data, "must be finite"),
@@ -113,6 +127,13 @@ BAD = {
         lambda f: ["verify", *given(f), "--clause", "class(0) :- true.", "--engine", "magic"],
         "no engine 'magic'",
     ),
+    "a bad engine for a run": (lambda f: ["mine", *given(f), "--engine", "magic"], "no engine 'magic'; known are auto"),
+    "a site that is none": (lambda f: ["mine", *given(f), "--site", "h7"], "no site 'h7'"),
+    "a family that is none": (named_in_config("families", "unari"), "no predicate family 'unari'; known are unary"),
+    "an exporter that is none": (named_in_config("exports", "pdf"), "no exporter 'pdf'; known are smtlib"),
+    "an inverted domain": (crossed_domain, "box is empty: lower 0.997 > upper 0.015 at input 0"),
+    "an option without use": (lambda f: ["verify", str(f / "run"), "--region", "domain"], "--region would change nothing"),
+    "a file that cannot be": (lambda f: ["train", str(f / "data.npz"), "--out", "/proc/specmine/t.onnx"], "cannot write"),
     "no run": (lambda f: ["show", str(f / "none")], "no run folder"),
     "no exporter": (lambda f: ["export", str(f / "run"), "--to", "pdf"], "no exporter 'pdf'"),
     "a bad clause": (lambda f: ["verify", str(f / "run"), "--clause", "class(0) :- aktive(h1,0)."], "nearest: active"),
