@@ -74,30 +74,38 @@ def test_every_certificate_is_accepted(folder, run):
     assert check_run(folder).verdicts == run.spec.verdicts
 
 
-def left_sides(atoms, values):
-    """The left side (batch, atoms) of each atom, as one matrix product over the values they name."""
-    names = sorted({term.value for atom in atoms for term in atom.terms})
-    columns = torch.cat([values[name].flatten(1) for name in names], dim=1)
-    sizes = np.cumsum([0, *(values[name].flatten(1).shape[1] for name in names)])
+def left_sides(atoms, run, columns):
+    """The left side (batch, atoms) of each atom, as one matrix product over the hidden values side by side."""
+    places = {run.sites.value(site): offset for site, offset in zip(run.sites.hidden, offsets(run), strict=True)}
     weight = torch.zeros(columns.shape[1], len(atoms), dtype=torch.float64)
     for place, atom in enumerate(atoms):
         for term in atom.terms:
-            weight[sizes[names.index(term.value)] + term.index, place] = float(term.coefficient)
+            weight[places[term.value] + term.index, place] = float(term.coefficient)
     return columns @ weight + torch.tensor([float(atom.bias) for atom in atoms], dtype=torch.float64)
+
+
+def offsets(run):
+    return np.cumsum([0, *(run.sites.size(site) for site in run.sites.hidden)])[:-1].tolist()
+
+
+def hidden_and_outputs(run, x):
+    values = forward(run.inputs.network, x)
+    columns = torch.cat([values[run.sites.value(site)].flatten(1) for site in run.sites.hidden], dim=1)
+    return columns, values[run.inputs.network.output].flatten(1)
 
 
 def violations(claims, run, x):
     """The inputs (rows of x) at which some claim fails in float64, give or take rounding, with the claim."""
     with torch.no_grad():
-        values = forward(run.inputs.network, x)
-    outputs = values[run.inputs.network.output].flatten(1)
+        columns, outputs = hidden_and_outputs(run, x)
     best = outputs.topk(2, dim=1)
     for claim in claims:
         label = claim.clause.head.arguments[0]
         rows = torch.nonzero((best.indices[:, 0] != label) | (best.values[:, 0] == best.values[:, 1]))[:, 0]
         for first in range(0, len(claim.body_atoms), 6):
-            kept = {name: value[rows] for name, value in values.items()}
-            rows = rows[(left_sides(claim.body_atoms[first : first + 6], kept) <= 1e-9).all(1)] if len(rows) else rows
+            rows = rows[(left_sides(claim.body_atoms[first : first + 6], run, columns[rows]) <= 1e-9).all(1)]
+            if not len(rows):
+                break
         yield from ((claim, x[row].numpy()) for row in rows.tolist())
 
 
@@ -122,22 +130,20 @@ def test_no_attacked_input_contradicts_a_proved_clause(run, proved):
     for claim in proved:
         picks = data[torch.randint(len(data), (starts,), generator=generator)]
         x = (picks + 2 * torch.randn(picks.shape, generator=generator, dtype=torch.float64)).clamp(0, 16)
-        for _ in range(20):
+        for _ in range(12):
             x = x.detach().requires_grad_()
-            values = forward(run.inputs.network, x)
-            loss = attack_loss(claim, run, values)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
+            (gradient,) = torch.autograd.grad(attack_loss(claim, run, x).sum(), x)
             x = (x - 0.5 * gradient.sign()).clamp(0, 16)
         assert confirmed([claim], run, x.detach()) == []
 
 
-def attack_loss(claim, run, values):
-    outputs = values[run.inputs.network.output].flatten(1)
+def attack_loss(claim, run, x):
+    columns, outputs = hidden_and_outputs(run, x)
     label = claim.clause.head.arguments[0]
     rivals = outputs.clone()
     rivals[:, label] = -torch.inf
     margin = outputs[:, label] - rivals.amax(1)
-    return margin + 3 * left_sides(claim.body_atoms, values).clamp(min=0).sum(1)
+    return margin + 3 * left_sides(claim.body_atoms, run, columns).clamp(min=0).sum(1)
 
 
 def test_two_solvers_confirm_the_proved_clauses(folder, proved):

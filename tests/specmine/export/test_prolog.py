@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specmine.export import EXPORTERS
-from specmine.export.prolog import comparison, number, quoted, term
+from specmine.export.prolog import comparison, number, term
 from specmine.pipeline.stages import verify_stage
-from specmine.predicates.predicate import Predicate
+from specmine.predicates.predicate import Predicate, quoted
 from verifier.formula import at_least, at_most, atom
 
 needs_swipl = pytest.mark.skipif(shutil.which("swipl") is None, reason="SWI-Prolog (swipl) is not installed")
