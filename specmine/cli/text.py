@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from specmine.spec import Claim, Spec
-from specmine.stats import SplitEvidence
+from specmine.stats import evidence_text
 
 
 def summary_text(spec: Spec) -> str:
@@ -43,14 +43,3 @@ def verdict_text(claim: Claim) -> str:
         parts += ["witness found by search" if sample is None else f"witness sample {sample}"]
     parts += ["counterexample replayed exactly"] if outcome.counterexample is not None else []
     return ", ".join([" ".join(parts[:2]), *parts[2:]]) if outcome.reason else ", ".join(parts)
-
-
-def evidence_text(split: SplitEvidence) -> str:
-    """Counts, precision and recall with their 95 % intervals."""
-    shares = ", ".join(f"{measure} {_share(split, measure)}" for measure in ("precision", "recall"))
-    return f"{split.support} inputs, {split.errors} errors, {shares}"
-
-
-def _share(split: SplitEvidence, measure: str) -> str:
-    value, (low, high) = getattr(split, measure), getattr(split, f"{measure}_interval")
-    return "none" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from specmine.spec import Claim, Spec
-from specmine.stats import SplitEvidence
+from specmine.stats import evidence_text
 from specmine.stats.evidence import SPLITS
 from verifier.region import Ball
 
@@ -33,16 +33,6 @@ def claim_lines(claim: Claim) -> Iterator[str]:
     parts += [f"by {outcome.engine}"] if outcome.engine else []
     parts += [f"certificate {outcome.certificate}"] if outcome.certificate else []
     yield " ".join(parts)
-
-
-def evidence_text(split: SplitEvidence) -> str:
-    """Counts, precision and recall with their 95 % intervals."""
-    texts = [f"support {split.support}", f"errors {split.errors}"]
-    for measure in ("precision", "recall"):
-        value, (low, high) = getattr(split, measure), getattr(split, f"{measure}_interval")
-        shown = "none" if value is None else f"{value:.4f}"
-        texts.append(f"{measure} {shown} [{low:.4f}, {high:.4f}]")
-    return ", ".join(texts)
 
 
 def region_text(claim: Claim) -> str:

@@ -10,7 +10,6 @@ written so that they read back identically; comparisons of one neuron with a thr
 same as in Python, and longer linear forms are summed in float64, left to right.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,12 +18,11 @@ from specmine.exhibit import Exhibit
 from specmine.export.header import claim_lines, run_lines
 from specmine.folder import write_text
 from specmine.predicates.families import denote
-from specmine.predicates.predicate import Predicate
+from specmine.predicates.predicate import Predicate, quoted
 from specmine.rules.clause import HornClause
 from specmine.tracing import column
 from verifier.formula import Atom, atoms_of
 
-BARE = re.compile(r"[a-z][A-Za-z0-9_]*\Z")
 MAX_FACTS = 400_000
 DYNAMIC = ("value/4", "label/2", "predicted/2", "holds/2", "fired/3", "claim/3", "class/2")
 
@@ -45,13 +43,6 @@ def number(value: float) -> str:
     text = repr(float(value))
     mantissa, mark, exponent = text.partition("e")
     return (mantissa if "." in mantissa else mantissa + ".0") + mark + exponent
-
-
-def quoted(name: str) -> str:
-    """An atom, quoted unless it is a plain lower-case word."""
-    if BARE.match(name):
-        return name
-    return "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def term(predicate: Predicate) -> str:

@@ -34,9 +34,14 @@ def argument_text(argument: Argument) -> str:
     ('h2', "'onnx::Relu_3'", '2.0', '7')
     """
     if isinstance(argument, str):
-        if _BARE_NAME.match(argument):
-            return argument
-        return "'" + argument.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return quoted(argument)
     if isinstance(argument, float):
         return repr(argument)
     return str(argument)
+
+
+def quoted(name: str) -> str:
+    """A name as a Prolog atom, in quotes unless it is a plain lower-case word."""
+    if _BARE_NAME.match(name):
+        return name
+    return "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -14,7 +14,7 @@ from specmine.predicates.predicate import Predicate
 from specmine.report.figures import frontier_figure, picture, seconds_figure
 from specmine.rules.clause import HornClause
 from specmine.spec import Claim, Spec
-from specmine.stats import SplitEvidence
+from specmine.stats import share_text
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 EXAMPLES = 6
@@ -35,7 +35,7 @@ class Gallery:
 def report_html(exhibit: Exhibit) -> str:
     """The whole report as one HTML text without links to other files; the same for the same run."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["share"] = share
+    environment.filters["share"] = share_text
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     spec = exhibit.spec
     return template.render(
@@ -48,17 +48,6 @@ def report_html(exhibit: Exhibit) -> str:
         provenance=json.dumps(spec.provenance, indent=1),
         data=exhibit.dataset,
     )
-
-
-def share(split: SplitEvidence, measure: str) -> str:
-    """A share with its 95 % interval.
-
-    >>> from specmine.stats import split_evidence
-    >>> share(split_evidence(samples=20, positives=10, support=10, hits=9), "precision")
-    '0.900 [0.596, 0.982]'
-    """
-    value, (low, high) = getattr(split, measure), getattr(split, f"{measure}_interval")
-    return "none" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _tiles(spec: Spec) -> Iterator[tuple[str, str, str]]:

@@ -6,8 +6,10 @@ from specmine.stats.evidence import (
     SplitEvidence,
     body_bits,
     evidence_of,
+    evidence_text,
     fill_q,
     measure,
+    share_text,
     split_evidence,
 )
 
@@ -17,9 +19,11 @@ __all__ = [
     "benjamini_hochberg",
     "body_bits",
     "evidence_of",
+    "evidence_text",
     "fill_q",
     "fisher_p",
     "measure",
+    "share_text",
     "split_evidence",
     "wilson",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from specmine.stats.counts import benjamini_hochberg, fisher_p, wilson
 from specmine.tracing.trace import Trace
 
 Interval = tuple[float, float]
+Share = Literal["precision", "recall"]
+SHARES: tuple[Share, ...] = get_args(Share)
 SPLITS = ("mine", "holdout", "test")
 """In the order of their numbers in a split array."""
 
@@ -116,6 +118,22 @@ def split_evidence(*, samples: int, positives: int, support: int, hits: int) -> 
         lift=hits * samples / (support * positives) if support and positives else None,
         p=fisher_p(samples=samples, positives=positives, support=support, hits=hits),
     )
+
+
+def share_text(split: SplitEvidence, measure: Share) -> str:
+    """A share with its 95 % interval, `none` where it divides by zero.
+
+    >>> share_text(split_evidence(samples=20, positives=10, support=10, hits=9), "precision")
+    '0.900 [0.596, 0.982]'
+    """
+    value, (low, high) = getattr(split, measure), getattr(split, f"{measure}_interval")
+    return "none" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def evidence_text(split: SplitEvidence) -> str:
+    """Counts, precision and recall with their 95 % intervals."""
+    shares = ", ".join(f"{measure} {share_text(split, measure)}" for measure in SHARES)
+    return f"support {split.support}, errors {split.errors}, {shares}"
 
 
 def fill_q(evidence: Sequence[Evidence], *, tried: int | None = None) -> list[Evidence]:
