@@ -62,6 +62,7 @@ def summary(spec: Spec) -> dict[str, Any]:
 
 
 def to_json(spec: Spec) -> str:
+    """The document as text."""
     return json.dumps(document(spec), indent=1, allow_nan=False) + "\n"
 
 

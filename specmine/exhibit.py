@@ -17,6 +17,8 @@ from specmine.tracing import Sites, Trace
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
+    """A run as others show it; trace: of all the samples."""
+
     spec: Spec
     dataset: Dataset
     sites: Sites
@@ -33,6 +35,7 @@ class Exhibit:
         return MappingProxyType({value: site for site, value in reversed(list(self.sites.aliases.items()))})
 
     def site_of(self, value: str) -> str:
+        """The site name of a network value, its own name where it has no short one."""
         return self.site_names.get(value, value)
 
     @cached_property

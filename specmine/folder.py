@@ -36,6 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError) -> BadRun:
+    """What to raise for a path that the operating system refuses."""
     return BadRun(f"cannot write {path}: {error.strerror or error}; name a folder with room that can be written (--out)")
 
 
@@ -46,6 +47,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Writes the content as JSON, whole or not at all; NaN and infinities are no JSON and raise ValueError."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

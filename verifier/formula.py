@@ -41,11 +41,15 @@ class Atom:
 
 @dataclass(frozen=True)
 class And:
+    """Every part holds; true without parts."""
+
     parts: tuple["Formula", ...]
 
 
 @dataclass(frozen=True)
 class Or:
+    """Some part holds; false without parts."""
+
     parts: tuple["Formula", ...]
 
 

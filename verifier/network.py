@@ -80,6 +80,7 @@ class Network:
 
     @cached_property
     def sha256(self) -> str:
+        """Names the network in queries, certificates and reports."""
         digest = hashlib.sha256(repr((self.input, self.input_shape, self.output)).encode())
         for node in self.nodes:
             digest.update(repr((node.output, type(node.op).__name__, node.inputs)).encode())

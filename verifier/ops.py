@@ -63,11 +63,15 @@ class Reshape:
 
 @dataclass(frozen=True, eq=False)
 class Transpose:
+    """Axis k of the result is axis permutation[k] of x."""
+
     permutation: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Concat:
+    """The inputs one after the other along an axis."""
+
     axis: int
 
 

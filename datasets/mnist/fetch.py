@@ -21,6 +21,7 @@ def fetch(source: Path, target: Path) -> list[Path]:
 
 
 def main() -> int:
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="FROM", help="folder that holds the four files, plain or with .gz")
     parser.add_argument("target", type=Path, metavar="TO", help="folder to copy them to; name it by SPECMINE_DATA")

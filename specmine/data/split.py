@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 MINE, HOLDOUT, TEST = 0, 1, 2
-SPLIT_NAMES = {MINE: "mine", HOLDOUT: "holdout", TEST: "test"}
 
 
 def stratified_split(labels: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.int8]:

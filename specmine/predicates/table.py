@@ -41,6 +41,7 @@ class PredicateTable:
 
 
 def word_count(samples: int) -> int:
+    """How many words hold the bits of so many samples."""
     return -(-samples // WORD)
 
 

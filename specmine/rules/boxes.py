@@ -68,6 +68,7 @@ def inside(values: Array, box: Sides) -> NDArray[np.bool_]:
 
 
 def hull(values: Array) -> Sides:
+    """The smallest box around values (samples, neurons)."""
     return Sides(values.min(axis=0), values.max(axis=0))
 
 

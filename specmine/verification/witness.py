@@ -1,4 +1,4 @@
-"""Does anything satisfy the body? A sample that does, or a point found by search, or a proof that nothing does."""
+"""A sample that satisfies a body within a region, confirmed exactly; `proving` asks the verifier where there is none."""
 
 from collections.abc import Iterable
 

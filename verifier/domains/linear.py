@@ -330,6 +330,7 @@ def slope_floor(op: Any) -> float:
 
 
 def activation_nodes(network: Network) -> list[Node]:
+    """The nodes with a line below and a line above, in network order."""
     return [node for node in network.nodes if isinstance(node.op, (Relu, LeakyRelu))]
 
 
