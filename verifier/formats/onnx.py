@@ -78,7 +78,7 @@ class _Reader:
         elif all(name in self.constants for name in inputs):
             self._keep(node.output[0], fold(node, label, [self.constants.get(name) for name in node.input], self.opsets))
         elif node.op_type not in OPERATORS:
-            raise UnsupportedOp(node.op_type, label)
+            raise UnsupportedOp(node.op_type, label, f"those that are: {', '.join(OPERATORS)}; export the model without it")
         else:
             OPERATORS[node.op_type](self._call(node, label))
 

@@ -397,4 +397,4 @@ OPERATORS: Mapping[str, Callable[[Call], None]] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
-"""What `verifier supports` lists for ONNX, beside the operators folded on constants."""
+"""The operators that may read a network value; on constants alone any operator is folded that `onnx_constants` allows."""

@@ -115,7 +115,8 @@ class _Reader:
             OPERATORS[node.target](Call(node, self.builder, self.values, self.constants))
             self.values[node] = node.name
         else:
-            raise UnsupportedOp(str(node.target), node.name)
+            known = ", ".join(sorted({str(target).removeprefix("aten.").split(".")[0] for target in OPERATORS}))
+            raise UnsupportedOp(str(node.target), node.name, f"those that are: {known}; write the module without it")
 
     def _folded(self, node: fx.Node) -> Any:
         """A constant's value, in the module's own types."""
