@@ -183,10 +183,11 @@ def _halves(model: Model, bounds: Bounds, split: Split) -> tuple[Bounds | None, 
     require(split.value in bounds, f"a split names {split.value!r}, which the network lacks")
     size = model.network.size(split.value)
     place = index(split.index, size, "split index")
-    require(isinstance(split.at, int | float | np.floating) and np.isfinite(split.at), f"a split is at {split.at!r}")
-    # sound: one of v <= at and v >= at holds at every point.
+    given = np.array(split.at)
+    require(given.shape == () and given.dtype.kind in "fiu" and np.isfinite(given), f"a split is at {split.at!r}")
+    # sound: one of v <= at and v >= at holds at every point, whatever float64 the number is rounded to.
     lower, upper = np.full(size, -np.inf), np.full(size, np.inf)
-    lower[place] = upper[place] = float(split.at)
+    lower[place] = upper[place] = float(given)
     unbounded = np.full(size, np.inf)
     low = tightened(model, bounds, split.value, -unbounded, upper)
     return low, tightened(model, bounds, split.value, lower, unbounded)

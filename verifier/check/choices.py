@@ -15,6 +15,7 @@ class Rejected(Exception):
 
 
 def require(condition: bool | np.bool_, reason: str) -> None:
+    """Raises Rejected with the reason unless the condition holds."""
     if not condition:
         raise Rejected(reason)
 
@@ -46,7 +47,8 @@ def numbers(array: NDArray, what: str, *, whole: bool = False) -> NDArray:
     kinds = "iu" if whole else "fiu"
     require(isinstance(array, np.ndarray) and array.dtype.kind in kinds, f"{what} are not an array of numbers")
     with np.errstate(over="ignore"):
-        values = array.astype(np.int64 if whole else np.float64)
+        # sound: a plain copy, since a kind of array of its own (a masked one) may hide entries from the tests below
+        values = np.array(array, dtype=np.int64 if whole else np.float64)
     require(np.isfinite(values).all(), f"{what} are not finite")
     return values
 

@@ -28,6 +28,9 @@ class LinearMap:
 
 def linear_map(node: Node, shapes: Sequence[Shape]) -> LinearMap:
     """The map of a node with one of `verifier.ops.LINEAR_OPS` on inputs of these shapes; BadNetwork for bad numbers."""
+    if any(isinstance(field, np.ndarray) and field.dtype != np.float64 for field in vars(node.op).values()):
+        # sound: the kernel's arithmetic is exact on float64 alone
+        raise BadNetwork(f"weights at {node.output!r} must be float64 arrays; make them with verifier.ops.frozen_array")
     shape = output_shape(node.op, list(shapes))
     matrices, bias, divisor = _parts(node, shapes, shape)
     size = math.prod(shape)

@@ -363,3 +363,18 @@ def test_a_tree_of_thousands_of_nodes_needs_no_recursion() -> None:
         node = ProofNode(split=Split("x", 0, float(at), leaf(close(1.0, slopes=slopes(0, 0, 0))), node))
     result = decide(CAP, node)
     assert result.accepted and result.splits == 1010
+
+
+def test_masked_arrays_hide_nothing() -> None:
+    network = Network("x", (1,), (Node("y", Linear(frozen_array([[1.0]]), frozen_array([0.0])), ("x",)),), "y")
+    signs = np.ma.MaskedArray([1, -5], mask=[False, True])
+    proof = leaf(steps=(Step("y", np.array([0, 0]), signs, Relaxation()),))
+    result = decide(at_least("y", 0, -1.5), proof, Box([-2.0], [-1.0]), network)
+    assert not result.accepted and result.reason == "a step's signs must be 1 or -1"
+
+
+@pytest.mark.parametrize("at", [10**400, -(10**400), np.nan, np.inf, 1j, "0"], ids=["big", "-big", "nan", "inf", "i", "text"])
+def test_a_split_is_at_a_finite_number(at: object) -> None:
+    split = Split("z", 0, at, leaf(), leaf())  # type: ignore[arg-type]
+    result = decide(BOTH, ProofNode(split=split))
+    assert not result.accepted and "a split is at" in str(result.reason)

@@ -70,3 +70,10 @@ def test_bad_weights_are_refused() -> None:
     padded = Node("y", MaxPool((1,), (1,), ((1, 0),), (1,)), ("x",))
     with pytest.raises(BadNetwork, match="inside its padding"):
         pool_windows(padded, (1, 1, 2))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.int64])
+def test_numbers_that_are_not_float64_are_refused(kind: type) -> None:
+    op = Linear(np.array([[60000, 3]], dtype=np.float32).astype(kind), np.zeros(1))
+    with pytest.raises(BadNetwork, match="float64"):
+        linear_map(Node("y", op, ("x",)), [(2,)])
