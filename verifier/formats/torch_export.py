@@ -123,6 +123,8 @@ class _Reader:
         missing = [source for source in node.all_input_nodes if source not in self.constants]
         if missing or not callable(node.target):
             raise UnsupportedOp(str(node.target), node.name, "applied to constants")
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise UnsupportedOp(str(node.target), node.name, "random numbers, which differ from run to run; store them instead")
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self.constants[source])
         with torch.no_grad():
             return node.target(*args, **kwargs)

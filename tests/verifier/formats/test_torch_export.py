@@ -227,3 +227,16 @@ def test_several_results_are_refused():
 def test_constant_results_are_refused():
     with pytest.raises(BadNetwork, match="does not depend on its input"):
         read_module(Do(lambda m, x: m.row * 2), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda module, x: x + torch.rand(3),
+        lambda module, x: x * torch.bernoulli(torch.sigmoid(module.row)),
+        lambda module, x: x * functional.dropout(module.row, training=True),
+    ],
+)
+def test_random_constants_are_refused(function):
+    with pytest.raises(UnsupportedOp, match="random"):
+        read_module(Do(function), torch.zeros(1, 3))
