@@ -217,6 +217,9 @@ class _Strategy:
             return hit is not None
 
         pieces = [_Piece(case, n) for n in range(len(case.groups)) if n not in case.proofs]
+        if not all(case.groups[p.number].goals for p in pieces):
+            case.reasons.append("split: a disjunct without atoms, which nothing refutes")
+            return {}
         batch = tighten(start_batch([case.groups[p.number] for p in pieces]), out_of_time=out_of_time)
         closed = self._close(batch, pieces, rounds=GOAL_STEPS)
         left = {

@@ -11,7 +11,7 @@ from laws.queries import random_query
 from verifier.check import check, confirms
 from verifier.errors import BadQuery
 from verifier.evaluate import evaluate
-from verifier.formula import Atom, atoms_of, holds
+from verifier.formula import TRUE, Atom, atoms_of, holds
 from verifier.query import Query
 from verifier.region import constraints, outer_bounds
 from verifier.solve import ENGINES, verify, verify_many
@@ -95,3 +95,11 @@ def test_tighter_premises_never_turn_a_proof_into_a_counterexample() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(BadQuery, match="no engine 'magic'; choose one of auto, falsify, bound, split, smt"):
         verify(random_query("mlp", seed=0), engine="magic")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_assertion_that_always_holds_is_never_proved(engine: str) -> None:
+    query = random_query("mlp", seed=0)
+    decision = verify(Query(query.network, query.region, TRUE), timeout_s=5, engine=engine)
+    assert not isinstance(decision.verdict, Proved)
+    assert isinstance(decision.verdict, Refuted) or engine in ("bound", "split")
