@@ -74,7 +74,7 @@ def decide_on(inputs: Inputs, clauses: str, config: Config, progress: Progress =
     with TemporaryDirectory() as folder:
         run = start_run(Path(folder), inputs, config, progress)
         parsed = parse_clauses(clauses, sites=run.sites)
-        sites = {str(a) for c in parsed for p in c.body for a in p.arguments if isinstance(a, str)}
+        sites = {str(a) for c in parsed for p in (*c.body, *filter(None, [c.head])) for a in p.arguments if isinstance(a, str)}
         run = replace(run, config=config.model_copy(update={"sites": tuple(sorted(sites))}))
         run.write_claims(make_claims(run, parsed, config.regions, tried=len(parsed)))
         return _without_files(verify_stage(run))

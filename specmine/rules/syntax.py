@@ -140,10 +140,9 @@ class _Parser:
                 raise self.error(problem, start)
             return predicate
         try:
-            validate_predicate(predicate, self.sites)
+            return validate_predicate(predicate, self.sites)
         except BadClause as error:
             raise self.error(str(error), start) from error
-        return predicate
 
     def word(self, text: str) -> bool:
         return self.take("name", text)

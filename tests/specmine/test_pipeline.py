@@ -183,6 +183,16 @@ def test_folders_that_are_no_runs(tmp_path, content, message):
         open_run(tmp_path)
 
 
+def test_a_head_may_speak_of_any_site() -> None:
+    spec = decide(toy.network(), toy.arrays(), "active(z1,0) :- active(h1,0).", timeout_s=5)
+    assert [claim.outcome.verdict for claim in spec.claims] == ["proved"]
+
+
+def test_minus_zero_is_the_threshold_zero() -> None:
+    one, other = decide(toy.network(), toy.arrays(), "false :- below(h1,0,-0.0). false :- below(h1,0,0).", timeout_s=5).claims
+    assert str(one.clause) == str(other.clause) == "false :- below(h1,0,0.0)."
+
+
 def test_a_clause_of_ones_own():
     spec = decide(toy.network(), toy.arrays(), "class(0) :- active(x,0), inactive(z1,1).", timeout_s=5)
     (claim,) = spec.claims
