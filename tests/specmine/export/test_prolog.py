@@ -100,7 +100,7 @@ def test_the_header_says_what_every_export_says(exported):
     head = text[: text.index(":- dynamic")]
     for words in ("model sha256", "data: toy, sha256", "boundary:", "numbers:"):
         assert words in head
-    for words in ("region: domain", "evidence on test: ", " errors, precision ", "recall 0.", "proof status: refuted"):
+    for words in ("region: domain", "evidence on test: ", "precision ", "recall 0.", "proof status: refuted"):
         assert words in text
 
 
