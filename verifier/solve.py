@@ -233,6 +233,7 @@ class _Strategy:
             return {case: Refuted(hits[0])}
         for k, root in search.proofs.items():
             case.proofs[pieces[k].number] = root
+            case.bounds.pop(pieces[k].number, None)  # the root's bound says nothing of a proof by cases
         for k, bound in search.open_bounds.items():
             case.bounds[pieces[k].number] = bound
         case.reasons.append("split: " + ("timeout" if out_of_time() else "incomplete"))

@@ -44,7 +44,10 @@ Verdict: TypeAlias = Proved | Refuted | Unknown
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """A verdict with how it was reached. bound: the smallest lower bound over the disjuncts, in the scale of their atoms."""
+    """A verdict with how it was reached.
+
+    bound: the smallest lower bound over the disjuncts, in the scale of their atoms; None where a proof went by cases.
+    """
 
     verdict: Verdict
     engine: str

@@ -77,7 +77,7 @@ def _row(claim: Claim) -> dict[str, object]:
 def recheck_command(claim: Claim) -> str:
     """The command, run in the run folder, that checks this claim again."""
     if claim.outcome.certificate is not None:
-        return "specmine verify . --check"
+        return f"verifier check {claim.outcome.certificate} --network model.network"
     if claim.outcome.verdict in ("proved", "vacuous"):
         return f"z3 exports/smtlib/{claim.id}.smt2"
     region = claim.region.name.rsplit(":", 1)[0] if claim.region.sample is not None else claim.region.name

@@ -37,7 +37,7 @@ def test_a_bound_that_needs_splits() -> None:
     assert isinstance(verify(query, engine="bound", timeout_s=5).verdict, Unknown)
     decision = verify(query, engine="split", timeout_s=20)
     assert isinstance(decision.verdict, Proved) and decision.verdict.certificate is not None
-    assert decision.splits > 0
+    assert decision.splits > 0 and decision.bound is None
     result = check(query, decision.verdict.certificate)
     assert result.accepted and result.splits > 0
 
