@@ -1,6 +1,6 @@
 """Bounds on the values of a network over an input region: one file a domain.
 
-DOMAINS lists the forward domains, whose numbers are rounded outward and so can be believed as they stand. `linear` goes backward
+DOMAINS lists the forward domains, whose numbers are rounded outward and so hold as they stand. `linear` goes backward
 from forms that are asked for; its floats steer a search, and what they claim is believed once `verifier.check` has replayed it.
 """
 

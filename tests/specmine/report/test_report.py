@@ -105,5 +105,5 @@ def test_a_run_without_claims_has_a_report(tmp_path):
 
 def test_the_command_to_check_again(exhibit):
     proved, _, refuted, _ = exhibit.spec.claims
-    assert recheck_command(proved) == "verifier check certificates/CERT.npz --network model.network"
+    assert recheck_command(proved) == f"verifier check {proved.outcome.certificate} --network model.network"
     assert recheck_command(refuted) == "specmine verify . --region domain --clause 'class(0) :- inactive(h1,1).'"
