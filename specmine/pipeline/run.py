@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+import specmine
+import verifier
 from specmine.config import Config, make_config
 from specmine.data import Dataset, read_npz
 from specmine.document import from_json, to_json
@@ -135,7 +137,7 @@ def existing(folder: Path | str) -> Path:
 
 
 def identity(inputs: Inputs, config: Config) -> Mapping[str, Any]:
-    """What a run is about: a resumed run must agree in all of it."""
+    """What a run is about: a resumed run must agree in all of it, the versions too, so that no old verdict outlives a mend."""
     dataset = inputs.dataset
     bounds = np.concatenate([dataset.domain.lower, dataset.domain.upper])
     settings = {key: value for key, value in config.model_dump(mode="json").items() if key not in EFFORT}
@@ -144,6 +146,7 @@ def identity(inputs: Inputs, config: Config) -> Mapping[str, Any]:
         "data": dataset.sha256,
         "domain": hashlib.sha256(bounds.astype("<f8").tobytes()).hexdigest(),
         "config": settings,
+        "versions": {"specmine": specmine.__version__, "verifier": verifier.__version__},
     }
 
 

@@ -71,7 +71,8 @@ def _outcome(claim: Claim, sites: Sites, store: Store) -> Outcome:
     if record is None:
         return Outcome(witness=witness)
     verdict: VerdictText = record.verdict
-    if verdict == "proved" and witness is None:
+    # `false :- body` proved says itself that nothing satisfies the body; that is its point, not a flaw
+    if verdict == "proved" and witness is None and claim.clause.head is not None:
         body = store.records.get(claim_body_query(claim, sites).sha256)
         if body is not None and body.verdict == "proved":
             verdict = "vacuous"

@@ -10,6 +10,7 @@ import torch
 import toy
 
 import specmine
+import verifier
 from specmine.document import claim_document
 from specmine.errors import BadClause, BadData, BadModel, BadRun
 from specmine.folder import locked, writing
@@ -71,6 +72,12 @@ def test_a_torch_module_is_mined_like_its_network(tmp_path):
 def test_another_configuration_needs_another_folder(finished, change, words):
     with pytest.raises(BadRun, match=words):
         mine(toy.network(), toy.arrays(), out=finished[0], **(EFFORT | change))
+
+
+def test_another_version_needs_another_folder(finished, monkeypatch):
+    monkeypatch.setattr(verifier, "__version__", "99")
+    with pytest.raises(BadRun, match=r"versions\.verifier was '0\.1\.0' there and is '99' here"):
+        mine(toy.network(), toy.arrays(), out=finished[0], **EFFORT)
 
 
 def test_other_data_needs_another_folder(finished):

@@ -12,6 +12,7 @@ from verifier.check.bounds import Bounds, start, tightened
 from verifier.check.choices import Rejected, index, numbers, require, some_rows, validated
 from verifier.check.exact import OutOfRange, assert_ieee_arithmetic, float_below
 from verifier.check.model import Model, prepare
+from verifier.errors import VerifierError
 from verifier.formula import Atom
 from verifier.query import Query
 from verifier.region import outer_bounds
@@ -64,6 +65,8 @@ def check(query: Query, certificate: Certificate) -> CheckResult:
     Exact: what is accepted holds in real arithmetic over the stored weights. A certificate that proves nothing is a result
     with the reason, not an exception. Raises BadNetwork for a network that no certificate can speak about.
     """
+    if not __debug__:
+        raise VerifierError("python -O drops the kernel's own assertions, which its answer rests on; run without -O")
     assert_ieee_arithmetic()
     began, progress, reason = time.perf_counter(), _Progress(), None
     try:

@@ -14,7 +14,6 @@ from onnx import TensorProto
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import NetworkBuilder, affine, matrix, multiply_left, multiply_right, pad_zeros, swapped_axes
 from verifier.formats.onnx_constants import Constant, weights
-from verifier.formats.onnx_model import FLOAT_TYPES
 from verifier.formats.scales import batch_norm, reciprocal, scaled, total
 from verifier.formats.windows import Windows, average_pool, max_pool, same_padding, windows
 from verifier.ops import Array, Concat, Conv, LeakyRelu, Relu, Reshape, Shape, Transpose, frozen_array
@@ -349,9 +348,9 @@ def _dropout(call: Call) -> None:
 
 
 def _cast(call: Call) -> None:
-    if call.attributes.get("to") not in FLOAT_TYPES:
+    if call.attributes.get("to") not in (TensorProto.FLOAT, TensorProto.DOUBLE):
         target = TensorProto.DataType.Name(call.attributes["to"])
-        raise call.refuse(f"to {target}; casts between floating-point types are")
+        raise call.refuse(f"to {target}, which rounds values; casts to FLOAT and DOUBLE are read as none")
     _copy(call)
 
 

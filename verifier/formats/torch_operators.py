@@ -281,8 +281,10 @@ def _copy(call: Call) -> None:
 
 
 def _cast(call: Call) -> None:
-    if not call.node.meta["val"].dtype.is_floating_point:
-        raise call.refuse(f"to {call.node.meta['val'].dtype}; casts between floating-point types are")
+    if call.node.meta["val"].dtype not in (torch.float32, torch.float64):
+        raise call.refuse(
+            f"to {call.node.meta['val'].dtype}, which rounds values; casts to float32 and float64 are read as none"
+        )
     _copy(call)
 
 

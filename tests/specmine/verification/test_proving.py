@@ -27,6 +27,11 @@ def test_verdicts_by_hand(tmp_path):
     assert refuted.outcome.counterexample[0] == refuted.outcome.counterexample[1], "only ties violate this clause"
 
 
+def test_a_proved_constraint_is_not_called_vacuous(tmp_path):
+    (claim,) = verify_stage(toy.run(tmp_path, "false :- above(h1,0,5.0).")).claims
+    assert claim.outcome.verdict == "proved" and claim.outcome.witness is None
+
+
 def test_a_witness_is_found_by_search_where_no_sample_is_one(tmp_path):
     spec = verify_stage(toy.run(tmp_path, "class(0) :- above(h1,0,0.999)."))
     (claim,) = spec.claims
