@@ -27,7 +27,7 @@ from verifier.query import Query
 from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
 ENGINES: Mapping[str, tuple[str, ...]] = {
-    "auto": ("bound", "falsify", "optimise", "split", "smt"),
+    "auto": ("bound", "falsify", "optimise", "smt", "split", "smt"),
     "falsify": ("falsify",),
     "bound": ("bound", "optimise"),
     "split": ("bound", "optimise", "split"),
@@ -37,6 +37,7 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
 
 QUERIES_AT_ONCE = 32
 ATTACK_SHARE = 0.1  # of a query's time
+SMT_SHARE = 0.15  # of a query's time for a first question to Z3, which sees through logic that bounds do not
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
 NEURON_STEPS = 20
 
@@ -94,6 +95,7 @@ class _Case:
     bounds: dict[int, float] = field(default_factory=dict)
     seconds: float = 0.0
     splits: int = 0
+    asked_smt: bool = False
     reasons: list[str] = field(default_factory=list)
 
     @property
@@ -241,7 +243,10 @@ class _Strategy:
 
     def _ask_smt(self, cases: list[_Case]) -> dict[_Case, Verdict]:
         (case,) = cases
-        verdict = decide_smt(case.query, timeout_s=min(self.timeout_s, self._left())).verdict
+        first = self.engine == "auto" and not case.asked_smt
+        case.asked_smt = True
+        limit = min(self.timeout_s * (SMT_SHARE if first else 1.0), self._left())
+        verdict = decide_smt(case.query, timeout_s=limit).verdict
         if isinstance(verdict, Unknown):
             case.reasons.append(f"smt: {verdict.reason}")
             return {}
@@ -249,7 +254,7 @@ class _Strategy:
 
     def _give_up(self, case: _Case) -> Decision:
         reason = "timeout" if self._out_of_time() else "incomplete"
-        verdict = Unknown(reason, "; ".join(case.reasons), case.bound)
+        verdict = Unknown(reason, "; ".join(dict.fromkeys(case.reasons)), case.bound)
         return Decision(verdict, self.engine, case.seconds, case.bound, case.splits)
 
 

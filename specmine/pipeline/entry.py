@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from specmine.config import Config, make_config
+from specmine.errors import BadClause
 from specmine.folder import locked
 from specmine.pipeline.inputs import Data, Inputs, Model, load_inputs
 from specmine.pipeline.run import existing, open_run, start_run
@@ -74,6 +75,8 @@ def decide_on(inputs: Inputs, clauses: str, config: Config, progress: Progress =
     with TemporaryDirectory() as folder:
         run = start_run(Path(folder), inputs, config, progress)
         parsed = parse_clauses(clauses, sites=run.sites)
+        if not parsed:
+            raise BadClause("no clause given; write one such as class(0) :- active(h1,0).")
         sites = {str(a) for c in parsed for p in (*c.body, *filter(None, [c.head])) for a in p.arguments if isinstance(a, str)}
         run = replace(run, config=config.model_copy(update={"sites": tuple(sorted(sites))}))
         run.write_claims(make_claims(run, parsed, config.regions, tried=len(parsed)))

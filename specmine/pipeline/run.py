@@ -121,6 +121,8 @@ def open_run(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) 
     details = manifest["details"]
     config = make_config(**(details["config"] | {key: value for key, value in effort.items() if value is not None}))
     source = details["source"]
+    if not (folder / MODEL).exists() or (source is None and not (folder / DATA).exists()):
+        raise BadRun(f"the run in {folder} was stopped before it had written its inputs; start it again with the same --out")
     dataset = read_npz(folder / DATA, name=details["name"]) if source is None else reload_data(source, config=config)
     network = read_archive(folder / MODEL)
     inputs = Inputs(network, dataset, source)

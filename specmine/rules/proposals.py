@@ -27,7 +27,8 @@ class Proposals:
     """The solver, and the constraints that it is given between its calls. Places are numbers of candidate literals."""
 
     def __init__(self, misses: NDArray[np.int64], budget: int, max_body: int | None, seed: int) -> None:
-        self._control = clingo.Control(["--configuration=handy", "--opt-strategy=usc", f"--seed={seed}"])
+        # no messages: clingo remarks on every predicate that a small table leaves without an instance
+        self._control = clingo.Control(["--configuration=handy", "--opt-strategy=usc", f"--seed={seed}"], message_limit=0)
         facts = [f"literal({place},{missed})." for place, missed in enumerate(misses.tolist())]
         facts += [f"budget({budget})."] + ([] if max_body is None else [f"longest({max_body})."])
         self._control.add("base", [], _ENCODING.read_text(encoding="utf-8"))

@@ -133,6 +133,16 @@ def _mine_in_a_process(folder):
     mine(toy.network(), toy.arrays(), out=folder, **EFFORT)
 
 
+def test_a_run_killed_before_its_inputs_says_so(finished, tmp_path):
+    folder = tmp_path / "run"
+    mine(toy.network(), toy.arrays(), out=folder, **EFFORT)
+    (folder / "data.npz").unlink()
+    with pytest.raises(BadRun, match="stopped before it had written its inputs"):
+        open_run(folder)
+    assert without_times(mine(toy.network(), toy.arrays(), out=folder, **EFFORT)) == without_times(finished[1])
+    assert without_times(open_run(folder).spec) == without_times(finished[1])
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path):
     """Killed after ever longer times until it gets through; then it must have reached what an undisturbed run reached."""
@@ -148,7 +158,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += 1
-        if (folder / "manifest.json").exists():
+        if (folder / "data.npz").exists():
             assert len(open_run(folder).spec.claims) in (0, len(finished[1].claims))
     assert kills >= 2
     assert without_times(open_run(folder).spec) == without_times(finished[1])
@@ -209,6 +219,11 @@ def test_a_clause_of_ones_own():
 def test_a_clause_of_ones_own_on_a_run(finished):
     spec = decide_on_run(finished[0], "class(1) :- above(h1,1,0.5).", regions=("domain", "ball:0.01"))
     assert spec.exit_code == 0 and len(spec.claims) > 1
+
+
+def test_no_clause_is_a_mistake():
+    with pytest.raises(BadClause, match="no clause given"):
+        decide(toy.network(), toy.arrays(), " % nothing")
 
 
 def test_a_mistake_in_a_clause_names_the_nearest():

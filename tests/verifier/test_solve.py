@@ -57,6 +57,16 @@ def test_a_relation_between_hidden_neurons_is_a_premise() -> None:
     assert isinstance(without.verdict, Refuted)
 
 
+def test_logic_is_left_to_z3_before_long_searches() -> None:
+    """v3 is at most v3: bounds never see it, since a relation of outputs is no cut."""
+    network = random_network("mlp", seed=0)
+    one, two = ({(network.output, 0): c, (network.output, 1): -c} for c in (1, -1))
+    query = Query(network, Box(np.zeros(3), np.ones(3)), conjoin(atom(one, 0, strict=True), atom(two, 0, strict=True)))
+    decision = verify(query, timeout_s=20)
+    assert isinstance(decision.verdict, Proved)
+    assert decision.seconds < 10
+
+
 def test_trivial_assertions() -> None:
     never, always = (verify(Query(absolute(), SQUARE, a), timeout_s=5).verdict for a in (FALSE, TRUE))
     assert isinstance(never, Proved)
