@@ -51,7 +51,9 @@ class Config(BaseModel):
     def _regions_are_known(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
         for region in regions:
             if not REGION.fullmatch(region):
-                raise ValueError(f"{region!r} is not a region; write domain, or ball:RADIUS such as ball:0.05")
+                raise ValueError(
+                    f"{region!r} is not a region; write domain, or ball:RADIUS with a radius >= 0, such as ball:0.05"
+                )
         return regions
 
 

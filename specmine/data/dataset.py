@@ -139,7 +139,8 @@ def _check_classes(labels: NDArray[np.int64], classes: Sequence[str] | None, nam
     if not counts.all():
         empty = int(np.argmin(counts))
         raise BadData(
-            f"class {empty} ({names[empty]}) of data {name!r} has no samples; give it some, or number the classes without gaps"
+            f"class {empty} ({names[empty]}) of data {name!r} has no samples, though labels go up to {highest}; "
+            f"give it some, or number the classes without gaps"
         )
     return names
 

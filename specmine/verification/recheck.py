@@ -18,7 +18,9 @@ def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progres
     for claim in claims:
         checked.append(_check(claim, sites, store))
         progress.advance(1, f"{checked[-1].outcome.verdict}: {claim.title}")
-    progress.finish()
+    with_proof = [after for after in checked if after.outcome.certificate is not None]
+    refused = sum(after.outcome.verdict == "unknown" for after in with_proof)
+    progress.finish(f"{len(with_proof) - refused} certificates accepted, {refused} refused")
     return checked
 
 
