@@ -1,5 +1,6 @@
 """specmine verify"""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -49,23 +50,17 @@ def verify(
 
     Exit code: 0 all proved, 1 one refuted, 3 none refuted but one undecided.
     """
-    if (run is None) == (data is None):
-        raise BadConfig("give a run folder, or --data with --clause (and --model where the data set has none of its own)")
-    if run is None and not clause:
-        raise BadConfig("give what to decide: --clause 'class(7) :- above(h2,12,0.75).'")
-    misplaced = {
-        "--model": run and model,
-        "--data-dir": run and data_dir,
-        "--seed": run and seed is not None,
-        "--region": region and not clause,
-        "--check": check and (clause or run is None),
-    }
-    if any(misplaced.values()):
-        given = ", ".join(option for option, wrong in misplaced.items() if wrong)
-        raise BadConfig(
-            f"{given} would change nothing here: a run keeps its model, data and seed, --region goes with --clause, and "
-            f"--check with RUN alone; leave it out"
-        )
+    _refuse(
+        {
+            "--model": run and model,
+            "--data-dir": run and data_dir,
+            "--seed": run and seed is not None,
+            "--region": region and not clause,
+            "--check": check and (clause or run is None),
+        },
+        either=(run is None) != (data is None),
+        clause=run is not None or bool(clause),
+    )
     from specmine.cli.text import spec_text
     from specmine.document import document
     from specmine.pipeline import check_run, decide, decide_on_run, go_on
@@ -88,3 +83,17 @@ def verify(
     else:
         answer(spec_text(spec))
     raise typer.Exit(spec.exit_code)
+
+
+def _refuse(misplaced: Mapping[str, object], *, either: bool, clause: bool) -> None:
+    """Raises BadConfig for options that do not go together; misplaced: by option, whether it is given to no effect."""
+    if not either:
+        raise BadConfig("give a run folder, or --data with --clause (and --model where the data set has none of its own)")
+    if not clause:
+        raise BadConfig("give what to decide: --clause 'class(7) :- above(h2,12,0.75).'")
+    if any(misplaced.values()):
+        given = ", ".join(option for option, wrong in misplaced.items() if wrong)
+        raise BadConfig(
+            f"{given} would change nothing here: a run keeps its model, data and seed, --region goes with --clause, and "
+            f"--check with RUN alone; leave it out"
+        )

@@ -40,11 +40,6 @@ class Cuts:
     empty: Tensor
 
 
-def no_cuts() -> Cuts:
-    """Cuts that cut nothing, for any batch."""
-    return Cuts({}, {}, torch.zeros(1, dtype=torch.bool))
-
-
 def cuts_of(network: Network, conjunctions: Sequence[Sequence[Atom]]) -> Cuts:
     """What the atoms with at most one term say about single entries: one row for each conjunction, rounded outward.
 
