@@ -27,7 +27,7 @@ from verifier.ops import Array
 
 CLAUSES, EXPORTS, REPORT = "clauses.json", "exports", "report.html"
 STARTS = 512
-MAX_SMTLIB_WEIGHTS = 100_000  # some 3 MB a file
+MAX_SMTLIB_WEIGHTS = 100_000  # some 4 MB a file
 
 
 def finish_run(run: Run) -> Spec:
