@@ -7,6 +7,9 @@ Replaying a tree keeps proven bounds lower[v] <= v <= upper[v] for every value v
 - at the root they come from the region, cut by the common atoms with a single term (a strict one as if it were not, but that
   relu(z) > t >= 0 also gives z >= t), pushed forward by interval arithmetic and back through each activation (relu(z) >= t > 0
   gives z >= t; relu(z) <= t gives z <= t);
+- `rebound` at a node, before its steps, proves bounds again for every value that a nonlinear node reads, in network order: for
+  each entry that leaves the node's function undecided (Relu, LeakyRelu: bounds on both sides of 0; others: not a point) one
+  backward pass for each sign, with the slopes that an empty `slopes` stands for and no multipliers, then a push;
 - a `Step` proves bounds for some rows of a value by one backward pass and intersects them in;
 - a `Split` adds value[index] <= at to its low child and value[index] >= at to its high child;
 - after each of these the bounds are pushed through the whole graph again, intersecting. All bounds are rounded outward.
@@ -20,6 +23,12 @@ these free choices, the `Relaxation`; whatever they are, the result is a true lo
   through its bounds (above it). For a MaxPool node: integers, the flat index into its input of the window entry that stands for
   the maximum from below, unless there is one that no other can pass. A node that `slopes` leaves out takes slope 1 where
   upper > -lower and the least slope elsewhere; a MaxPool the entry with the greatest lower bound.
+  For a curve (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Power): any finite slopes; slopes[a] of the line below, upper_slopes[a]
+  of the line above it; the intercept is found on replay, so that the line stays below (above) the curve on its bounds. Left out,
+  both take the slope of the chord, or of the tangent in the middle where that line is closer. For a Product of p and q: each in
+  [0, 1], the weight of the plane lower[q] * p + lower[p] * q - lower[p] * lower[q] against the plane of the two upper bounds,
+  below it; in upper_slopes, of upper[q] * p + lower[p] * q - lower[p] * upper[q] against lower[q] * p + upper[p] * q -
+  upper[p] * lower[q], above it; left out, the weight is 1/2. Sign and Floor take no slopes: bounds of their result.
 - lower[v], upper[v] >= 0, shape (rows, size): multipliers on lower[v] - v <= 0 and v - upper[v] <= 0, the proven bounds.
 - atoms >= 0, shape (rows, count): multipliers on the atoms at hand, all of them, in order: the common atoms in a `Step`, the
   atoms of the disjunct in a `Close`. An array without entries stands for zeros.
@@ -48,6 +57,7 @@ class Relaxation:
     lower: Mapping[str, Array] = field(default_factory=lambda: EMPTY)
     upper: Mapping[str, Array] = field(default_factory=lambda: EMPTY)
     atoms: Array = field(default_factory=lambda: np.zeros((1, 0)))
+    upper_slopes: Mapping[str, NDArray] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +94,7 @@ class ProofNode:
     steps: tuple[Step, ...] = ()
     closed: tuple[Close, ...] = ()
     split: Split | None = None
+    rebound: bool = False
 
 
 @dataclass(frozen=True, eq=False)

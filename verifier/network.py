@@ -14,15 +14,26 @@ from verifier.ops import (
     AveragePool,
     Concat,
     Conv,
+    Cos,
+    Exp,
+    Floor,
     LeakyRelu,
     Linear,
     MaxPool,
     Op,
+    Power,
+    Product,
+    Reciprocal,
     Relu,
     Reshape,
     Scale,
+    Select,
     Shape,
+    Sigmoid,
+    Sign,
+    Sin,
     Sum,
+    Tanh,
     Transpose,
 )
 
@@ -138,7 +149,17 @@ def output_shape(op: Op, inputs: list[Shape]) -> Shape:
             rest = {s[:axis] + s[axis + 1 :] for s in inputs}
             assert len(rest) == 1, "inputs must agree off the joined axis"
             return (*x[:axis], sum(s[axis] for s in inputs), *x[axis + 1 :])
-        case Relu() | LeakyRelu():
+        case Select(indices=indices, shape=shape):
+            assert indices.shape == (math.prod(shape),), f"needs {math.prod(shape)} indices"
+            assert ((indices >= -1) & (indices < math.prod(x))).all(), f"indices must lie in -1..{math.prod(x) - 1}"
+            return shape
+        case Product():
+            assert len(inputs) == 2 and inputs[1] == x, "the two factors must share one shape"
+            return x
+        case Power(exponent=exponent):
+            assert exponent >= 2, f"the exponent must be a whole number >= 2, got {exponent}"
+            return x
+        case Relu() | LeakyRelu() | Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Sign() | Floor():
             return x
         case _:
             assert_never(op)

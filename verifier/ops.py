@@ -111,10 +111,99 @@ class LeakyRelu:
     slope: float
 
 
-Op: TypeAlias = Linear | Conv | Scale | Sum | Reshape | Transpose | Concat | AveragePool | MaxPool | Relu | LeakyRelu
+@dataclass(frozen=True, eq=False)
+class Select:
+    """y.flat[k] = x.flat[indices[k]], or 0 where indices[k] is -1; y has the given shape (Slice, Gather, Pad, Expand ...)."""
 
-LINEAR_OPS = (Linear, Conv, Scale, Sum, Reshape, Transpose, Concat, AveragePool)
+    indices: NDArray[np.int64]
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """y = a * b, entrywise, over two inputs of one shape (the same value twice is allowed)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sigmoid:
+    """y = 1 / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tanh:
+    """y = tanh(x)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sin:
+    """y = sin(x)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cos:
+    """y = cos(x)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exp:
+    """y = exp(x)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reciprocal:
+    """y = 1 / x; not defined at 0, so nothing is known of y where the bounds of x hold 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Power:
+    """y = x ** exponent, a whole number >= 2."""
+
+    exponent: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sign:
+    """y = -1, 0 or 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """y = the greatest whole number <= x."""
+
+
+Op: TypeAlias = (
+    Linear
+    | Conv
+    | Scale
+    | Sum
+    | Reshape
+    | Transpose
+    | Concat
+    | AveragePool
+    | Select
+    | MaxPool
+    | Relu
+    | LeakyRelu
+    | Product
+    | Sigmoid
+    | Tanh
+    | Sin
+    | Cos
+    | Exp
+    | Reciprocal
+    | Power
+    | Sign
+    | Floor
+)
+
+LINEAR_OPS = (Linear, Conv, Scale, Sum, Reshape, Transpose, Concat, AveragePool, Select)
 ACTIVATION_OPS = (Relu, LeakyRelu)
+CURVE_OPS = (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Power)
+"""Smooth functions of one entry: relaxed by two lines of any slope."""
+STEP_OPS = (Sign, Floor)
+"""Piecewise constant functions of one entry."""
+TRANSCENDENTAL_OPS = (Sigmoid, Tanh, Sin, Cos, Exp)
+"""Functions whose value at a rational is not rational, so that no exact arithmetic reaches it."""
 
 
 def frozen_array(values: object) -> Array:

@@ -1,13 +1,13 @@
 """A query as the bound engines see it: groups of disjuncts over common atoms, and the tensors of a batch of groups."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificate import Step
+from verifier.certificate import ProofNode, Step
 from verifier.domains.linear import Atoms, Choices, Interval, Rows
 from verifier.formula import Atom
 from verifier.network import Network
@@ -147,3 +147,20 @@ class Goals:
         for (position, _), bound in best.items():
             weakest[position] = min(bound, weakest.get(position, np.inf))
         return weakest
+
+
+TryPoints = Callable[[int, Tensor], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a search by cases found for each group of a batch, by position.
+
+    proofs: complete trees; open_bounds: the smallest bound left open, for the groups without a proof; refuted: groups for
+    which a tried point was a counterexample; splits: how many each group took.
+    """
+
+    proofs: Mapping[int, ProofNode]
+    open_bounds: Mapping[int, float]
+    refuted: frozenset[int]
+    splits: Mapping[int, int]

@@ -5,7 +5,7 @@ activation linear on both sides; where nothing is left to split the leaf is a li
 of a proof and whose optimum gives a point to try.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from verifier.domains.linear import (
 )
 from verifier.engines.bound import Clock, bound_goals, closes, push
 from verifier.engines.leaf import linear_program
-from verifier.engines.problem import Batch, Goal, GoalRow, Goals, gather, goal_rows
+from verifier.engines.problem import Batch, Goal, GoalRow, Goals, Searched, TryPoints, gather, goal_rows
 
 LEAVES_AT_ONCE = 64
 STEPS_PER_LEAF = 20
@@ -59,23 +59,6 @@ class _Leaf:
     bound: float = -np.inf
 
 
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What branch and bound found for each group.
-
-    proofs: complete trees; open_bounds: the smallest bound left open, for the groups without a proof; refuted: groups for
-    which a tried point was a counterexample; splits: how many each group took.
-    """
-
-    proofs: Mapping[int, ProofNode]
-    open_bounds: Mapping[int, float]
-    refuted: frozenset[int]
-    splits: Mapping[int, int]
-
-
-TryPoints = Callable[[int, Tensor], bool]
-
-
 def branch_and_bound(
     batch: Batch,
     open_disjuncts: Mapping[int, frozenset[int]],
@@ -84,7 +67,7 @@ def branch_and_bound(
     target: float,
     out_of_time: Clock,
     try_points: TryPoints,
-) -> Search:
+) -> Searched:
     """Refute the open disjuncts of some groups of a batch, depth first.
 
     closed: what the root has refuted already, by group. try_points(group, points) is shown the inputs (points, size) at which
@@ -112,7 +95,7 @@ def branch_and_bound(
         lost[leaf.group] = min(leaf.bound, lost.get(leaf.group, np.inf))
     done = [g for g in trees if g not in lost and g not in refuted]
     proofs = {g: _finished(trees[g], batch, g) for g in done}
-    return Search(proofs, lost, frozenset(refuted), splits)
+    return Searched(proofs, lost, frozenset(refuted), splits)
 
 
 def _bound_leaves(
