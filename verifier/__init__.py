@@ -23,7 +23,7 @@ _HOMES = {
     "verifier.formats": ("read_network",),
     "verifier.network": ("Network", "Node"),
     "verifier.query": ("Query",),
-    "verifier.region": ("Ball", "Box", "Polytope"),
+    "verifier.region": ("Ball", "Box", "ExactBox", "Polytope"),
     "verifier.verdict": ("Decision", "Proved", "Refuted", "Unknown"),
     "verifier.ops": ("Relu", "Linear"),
 }

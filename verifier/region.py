@@ -1,4 +1,6 @@
-"""Input regions: closed boxes, possibly cut by linear constraints. Entries are in the C order of the network's input.
+"""Input regions: closed boxes with float64 or rational bounds, possibly cut by linear constraints.
+
+Entries are in the C order of the network's input.
 
 `exact_bounds` is what a claim speaks about; `outer_bounds` and `inner_bounds` are float64 boxes just around and just inside
 it, for bound propagation and for attacks.
@@ -6,6 +8,8 @@ it, for bound propagation and for attacks.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from sys import float_info
 from typing import TypeAlias
 
 import numpy as np
@@ -70,6 +74,41 @@ class Ball:
 
 
 @dataclass(frozen=True, eq=False)
+class ExactBox:
+    """lower <= x <= upper with rational bounds, such as the decimals of a file that no float64 equals.
+
+    >>> ExactBox((Fraction(1, 10),), (Fraction(2, 10),)).size
+    1
+    """
+
+    lower: tuple[Fraction, ...]
+    upper: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.lower) != len(self.upper) or not self.lower:
+            raise BadRegion(f"lower and upper must have one positive length, got {len(self.lower)} and {len(self.upper)}")
+        for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            if low > high:
+                raise BadRegion(f"box is empty: lower {low} > upper {high} at input {i}; swap or widen them")
+            if max(abs(low), abs(high)) > float_info.max:
+                raise BadRegion(f"bounds must lie in the range of a float64, got {low} and {high} at input {i}")
+
+    @property
+    def size(self) -> int:
+        return len(self.lower)
+
+    @cached_property
+    def floats_around(self) -> tuple[Array, Array]:
+        """The smallest float64 box around this one; kept, for rounding fractions is slow."""
+        return np.array([round_down(v) for v in self.lower]), np.array([round_up(v) for v in self.upper])
+
+    @cached_property
+    def floats_inside(self) -> tuple[Array, Array]:
+        """The largest float64 box inside this one; lower may pass upper."""
+        return np.array([round_up(v) for v in self.lower]), np.array([round_down(v) for v in self.upper])
+
+
+@dataclass(frozen=True, eq=False)
 class Polytope:
     """The inputs of a box that satisfy linear atoms over the input value."""
 
@@ -81,7 +120,7 @@ class Polytope:
         return self.box.size
 
 
-Region: TypeAlias = Box | Ball | Polytope
+Region: TypeAlias = Box | Ball | ExactBox | Polytope
 
 
 def exact_bounds(region: Region) -> tuple[list[Fraction], list[Fraction]]:
@@ -95,6 +134,8 @@ def exact_bounds(region: Region) -> tuple[list[Fraction], list[Fraction]]:
             low, high = exact_bounds(domain)
             ends = [max(c - r, lo) for c, lo in zip(points, low, strict=True)]
             return ends, [min(c + r, hi) for c, hi in zip(points, high, strict=True)]
+        case ExactBox(lower=low_ends, upper=high_ends):
+            return list(low_ends), list(high_ends)
         case Polytope(box=box):
             return exact_bounds(box)
 
@@ -116,6 +157,9 @@ def _rounded_bounds(region: Region, lower_to: float, upper_to: float) -> tuple[A
         case Ball(center=center, radius=radius, domain=domain):
             lower = np.maximum(directed_sum(center, -radius, lower_to), domain.lower)
             return lower, np.minimum(directed_sum(center, radius, upper_to), domain.upper)
+        case ExactBox():
+            low, high = region.floats_around if lower_to < 0 else region.floats_inside
+            return low.copy(), high.copy()
         case Polytope(box=box):
             return _rounded_bounds(box, lower_to, upper_to)
 

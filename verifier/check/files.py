@@ -23,7 +23,7 @@ from verifier.errors import BadCertificate, VerifierError
 from verifier.formula import And, Atom, Formula, Or, Term
 from verifier.network import Network
 from verifier.query import Query
-from verifier.region import Ball, Box, Polytope, Region
+from verifier.region import Ball, Box, ExactBox, Polytope, Region
 
 SCHEMA = "verifier-certificate/1"
 DOCUMENT = "certificate.json"
@@ -147,6 +147,8 @@ def _region_out(region: Region, arrays: _ArrayWriter) -> dict[str, Any]:
         case Ball(center=center, radius=radius, domain=domain):
             exact = str(Fraction(radius))
             return {"kind": "ball", "center": arrays.name(center), "radius": exact, "domain": _region_out(domain, arrays)}
+        case ExactBox(lower=low, upper=high):
+            return {"kind": "exact-box", "lower": list(map(str, low)), "upper": list(map(str, high))}
         case Polytope(box=box, constraints=constraints):
             return {
                 "kind": "polytope",
@@ -163,6 +165,8 @@ def _region_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Region:
             return _box_in(data, arrays)
         case "ball":
             return Ball(arrays.array(data["center"]), float(Fraction(data["radius"])), _box_in(data["domain"], arrays))
+        case "exact-box":
+            return ExactBox(tuple(map(Fraction, data["lower"])), tuple(map(Fraction, data["upper"])))
         case "polytope":
             constraints = tuple(_formula_in(constraint) for constraint in data["constraints"])
             if not all(isinstance(constraint, Atom) for constraint in constraints):
