@@ -10,9 +10,10 @@ from typing import NamedTuple
 from verifier.errors import BadQuery
 
 # A comment, a string, a bracket or comma, a word; a lone quote is a string without an end.
-TOKEN = re.compile(r';[^\n]*|"[^"]*"|[()\[\],"]|[^\s()\[\],;"]+')
+TOKEN = re.compile(r';[^\n]*|"(?:[^"\\]++|\\.)*+"|[()\[\],"]|[^\s()\[\],;"]+', re.DOTALL)
 NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d{1,4}))?|([+-]?)\.(\d+)(?:[eE]([+-]?\d{1,4}))?", re.ASCII)
-MAX_DIGITS = 1_000
+# The exact decimal of the smallest float64 has 1074 places.
+MAX_DIGITS = 4_000
 MAX_BITS = 100_000
 LARGEST = Fraction(float_info.max)
 SHOWN = 40
