@@ -16,13 +16,24 @@ from verifier.ops import (
     AveragePool,
     Concat,
     Conv,
+    Cos,
+    Exp,
+    Floor,
     LeakyRelu,
     Linear,
     MaxPool,
+    Power,
+    Product,
+    Reciprocal,
     Relu,
     Reshape,
     Scale,
+    Select,
+    Sigmoid,
+    Sign,
+    Sin,
     Sum,
+    Tanh,
     Transpose,
 )
 
@@ -148,6 +159,16 @@ def _max_pool(op: MaxPool, inputs: list[Tensor]) -> Tensor:
     return pool(padded, op.kernel, op.stride, 0, op.dilation).unsqueeze(1)
 
 
+def _select(op: Select, inputs: list[Tensor]) -> Tensor:
+    flat = inputs[0].flatten(1)
+    indices = constant(op, "indices", torch.int64, flat.device)
+    if (op.indices < 0).any():
+        # the index -1 reads a column of zeros behind the last entry
+        flat = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
+        indices = torch.where(indices < 0, flat.shape[1] - 1, indices)
+    return flat.index_select(1, indices).reshape(len(flat), *op.shape)
+
+
 def pad(x: Tensor, padding: tuple[tuple[int, int], ...], value: float) -> Tensor:
     """Constant padding of the trailing space axes, (begin, end) for each."""
     flat = [side for pair in reversed(padding) for side in pair]
@@ -166,4 +187,15 @@ FORWARD: dict[type, Callable[[Any, list[Tensor]], Tensor]] = {
     MaxPool: _max_pool,
     Relu: lambda op, inputs: inputs[0].relu(),
     LeakyRelu: lambda op, inputs: functional.leaky_relu(inputs[0], op.slope),
+    Select: _select,
+    Product: lambda op, inputs: inputs[0] * inputs[1],
+    Sigmoid: lambda op, inputs: inputs[0].sigmoid(),
+    Tanh: lambda op, inputs: inputs[0].tanh(),
+    Sin: lambda op, inputs: inputs[0].sin(),
+    Cos: lambda op, inputs: inputs[0].cos(),
+    Exp: lambda op, inputs: inputs[0].exp(),
+    Reciprocal: lambda op, inputs: inputs[0].reciprocal(),
+    Power: lambda op, inputs: inputs[0] ** op.exponent,
+    Sign: lambda op, inputs: inputs[0].sign(),
+    Floor: lambda op, inputs: inputs[0].floor(),
 }

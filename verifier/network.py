@@ -150,6 +150,7 @@ def output_shape(op: Op, inputs: list[Shape]) -> Shape:
             assert len(rest) == 1, "inputs must agree off the joined axis"
             return (*x[:axis], sum(s[axis] for s in inputs), *x[axis + 1 :])
         case Select(indices=indices, shape=shape):
+            assert indices.dtype == np.int64, f"indices must be int64, got {indices.dtype}"
             assert indices.shape == (math.prod(shape),), f"needs {math.prod(shape)} indices"
             assert ((indices >= -1) & (indices < math.prod(x))).all(), f"indices must lie in -1..{math.prod(x) - 1}"
             return shape

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import warnings
 
 import numpy as np
@@ -17,13 +18,24 @@ from verifier.ops import (
     AveragePool,
     Concat,
     Conv,
+    Cos,
+    Exp,
+    Floor,
     LeakyRelu,
     Linear,
     MaxPool,
+    Power,
+    Product,
+    Reciprocal,
     Relu,
     Reshape,
     Scale,
+    Select,
+    Sigmoid,
+    Sign,
+    Sin,
     Sum,
+    Tanh,
     Transpose,
     frozen_array,
 )
@@ -120,7 +132,28 @@ BY_HAND = [
     (Transpose((1, 0)), X, [[-2.0], [0.0], [3.0]]),
     (Relu(), X, [[0.0, 0.0, 3.0]]),
     (LeakyRelu(0.5), X, [[-1.0, 0.0, 3.0]]),
+    (Select(np.array([2, 0, -1, 2]), (2, 2)), X, [[3.0, -2.0], [0.0, 3.0]]),
+    (Select(np.array([0]), ()), X, -2.0),
+    (Select(np.array([-1, 1]), (2,)), np.array([np.inf, 5.0]), [0.0, 5.0]),
+    (Reciprocal(), X, [[-0.5, np.inf, 1 / 3]]),
+    (Power(2), X, [[4.0, 0.0, 9.0]]),
+    (Power(3), X, [[-8.0, 0.0, 27.0]]),
+    (Sign(), X / 8, [[-1.0, 0.0, 1.0]]),
+    (Floor(), X / 8, [[-1.0, 0.0, 0.0]]),
 ]
+
+CURVES = [
+    (Sigmoid(), lambda x: 1 / (1 + math.exp(-x))),
+    (Tanh(), math.tanh),
+    (Sin(), math.sin),
+    (Cos(), math.cos),
+    (Exp(), math.exp),
+]
+
+
+@pytest.mark.parametrize("op, function", CURVES, ids=[type(op).__name__ for op, _ in CURVES])
+def test_curves(op, function):
+    np.testing.assert_allclose(run(op, X / 3), [[function(x) for x in (X / 3)[0]]], rtol=1e-15)
 
 
 @pytest.mark.parametrize("op, x, expected", BY_HAND)
@@ -130,6 +163,7 @@ def test_operators_by_hand(op, x, expected):
 
 def test_operators_of_several_inputs_by_hand():
     np.testing.assert_array_equal(run(Sum((1.0, -3.0, 0.5)), X, arity=3), -1.5 * X)
+    np.testing.assert_array_equal(run(Product(), X, arity=2), X * X)
     np.testing.assert_array_equal(run(Concat(0), X, arity=2), np.concatenate([X, X]))
     np.testing.assert_array_equal(run(Concat(1), X, arity=2), np.concatenate([X, X], axis=1))
 
@@ -187,6 +221,12 @@ def test_forward_is_differentiable_even_after_inference_mode():
     x = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
     forward(network, x)["y"].sum().backward()
     assert x.grad is not None and x.grad.tolist() == [[2.0, 3.0]]
+
+
+def test_select_passes_gradients_to_what_it_reads():
+    x = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
+    forward(single(Select(np.array([1, -1, 1]), (3,)), (1, 3)), x)["y"].sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[0.0, 2.0, 0.0]]
 
 
 def test_constants_live_as_long_as_their_operator():

@@ -7,7 +7,30 @@ from hypothesis import strategies as st
 
 from verifier.errors import BadNetwork
 from verifier.network import Network, Node, output_shape, pooled_length
-from verifier.ops import AveragePool, Concat, Conv, Linear, MaxPool, Relu, Reshape, Scale, Sum, Transpose, frozen_array
+from verifier.ops import (
+    AveragePool,
+    Concat,
+    Conv,
+    Cos,
+    Exp,
+    Floor,
+    Linear,
+    MaxPool,
+    Power,
+    Product,
+    Reciprocal,
+    Relu,
+    Reshape,
+    Scale,
+    Select,
+    Sigmoid,
+    Sign,
+    Sin,
+    Sum,
+    Tanh,
+    Transpose,
+    frozen_array,
+)
 
 
 def zeros(*shape):
@@ -36,6 +59,11 @@ SHAPES = [
     (Transpose((2, 0, 1)), [(1, 2, 3)], (3, 1, 2)),
     (Concat(1), [(1, 2, 3), (1, 4, 3)], (1, 6, 3)),
     (Relu(), [(1, 3)], (1, 3)),
+    (Select(np.array([2, -1, 0, 0]), (2, 2)), [(1, 3)], (2, 2)),
+    (Select(np.array([1]), ()), [(3,)], ()),
+    (Product(), [(1, 3), (1, 3)], (1, 3)),
+    (Power(3), [(1, 3)], (1, 3)),
+    *((op, [(2, 3)], (2, 3)) for op in (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Reciprocal(), Sign(), Floor())),
 ]
 
 MISFITS = [
@@ -48,6 +76,12 @@ MISFITS = [
     (Reshape((7,)), (1, 6), "another number of entries"),
     (Transpose((0, 0)), (1, 6), "does not permute the axes"),
     (Concat(2), (1, 6), "axis 2 is out of range"),
+    (Select(np.array([0, 1]), (3,)), (1, 6), "needs 3 indices"),
+    (Select(np.array([6]), (1,)), (1, 6), "indices must lie in -1..5"),
+    (Select(np.array([-2]), (1,)), (1, 6), "indices must lie in -1..5"),
+    (Select(np.array([1.0]), (1,)), (1, 6), "indices must be int64, got float64"),
+    (Product(), (1, 6), "must share one shape"),
+    (Power(1), (1, 6), "must be a whole number >= 2, got 1"),
 ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from verifier.errors import BadNetwork
 from verifier.formats.build import NetworkBuilder, check_entries
@@ -57,7 +58,7 @@ def read_archive(path: str | Path) -> Network:
 
 
 def _write(network: Network, stream: Any) -> None:
-    arrays: list[Array] = []
+    arrays: list[Array | NDArray[np.int64]] = []
     nodes = [_encode(node, arrays) for node in network.nodes]
     document = {
         "format": FORMAT,
@@ -77,7 +78,7 @@ def _write(network: Network, stream: Any) -> None:
             archive.writestr(zipfile.ZipInfo(_member(k)), content.getvalue())
 
 
-def _encode(node: Node, arrays: list[Array]) -> dict[str, Any]:
+def _encode(node: Node, arrays: list[Array | NDArray[np.int64]]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for field in fields(node.op):
         value = getattr(node.op, field.name)
@@ -136,16 +137,20 @@ def _content(archive: zipfile.ZipFile, member: str) -> bytes:
     return archive.read(info)
 
 
-def _array(content: bytes) -> Array:
+def _array(content: bytes) -> Array | NDArray[np.int64]:
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise BadNetwork(f"array of numpy format {version}; the file was changed")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     check_entries(shape, "an array")
-    if dtype != np.dtype("<f8") or fortran:
+    if dtype not in (np.dtype("<f8"), np.dtype("<i8")) or fortran:
         raise BadNetwork(f"array of type {dtype}; the file was changed")
-    return frozen_array(np.frombuffer(content, dtype=dtype, offset=stream.tell()).reshape(shape))
+    array = np.frombuffer(content, dtype=dtype, offset=stream.tell()).reshape(shape)
+    if dtype.kind == "f":
+        return frozen_array(array)
+    # a buffer of bytes is read-only already
+    return array
 
 
 def _text(value: Any) -> str:

@@ -1,25 +1,50 @@
 """Grow a network value by value, refusing what does not fit or would not fit in memory."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.network import Network, Node, output_shape
-from verifier.ops import Array, AveragePool, Conv, LeakyRelu, Linear, MaxPool, Op, Reshape, Shape, Transpose, frozen_array
+from verifier.ops import (
+    Array,
+    AveragePool,
+    Conv,
+    LeakyRelu,
+    Linear,
+    MaxPool,
+    Op,
+    Power,
+    Reshape,
+    Select,
+    Shape,
+    Transpose,
+    frozen_array,
+)
 
 MAX_ENTRIES = 2**27
 """Most entries of one value, of one weight array, or of all folded constants of a file: 1 GiB as float64."""
+
+MAX_SELECTED = 2**26
+"""Most indices of all Select operators of a network together; a single one may hold a quarter of them."""
+
+MAX_EXPONENT = 64
+"""Greatest exponent of a Power: exact arithmetic grows with it."""
 
 POSITIVE_FIELDS = ("stride", "dilation", "kernel", "shape")
 
 
 class NetworkBuilder:
-    """Collects nodes in topological order and knows the shape of every value so far."""
+    """Collects nodes in topological order and knows the shape of every value so far.
 
-    def __init__(self, name: str, shape: Shape) -> None:
+    reserved: names that the model itself uses, which no intermediate value may take.
+    """
+
+    def __init__(self, name: str, shape: Shape, *, reserved: Collection[str] = ()) -> None:
         self.input = name
+        self._reserved = frozenset(reserved)
+        self._selected = 0
         self._shapes: dict[str, Shape] = {name: shape}
         self._nodes: list[Node] = []
         if any(length < 1 for length in shape):
@@ -44,16 +69,24 @@ class NetworkBuilder:
         if output in self._shapes:
             raise BadNetwork(f"value {output!r} is assigned twice; every value needs a name of its own")
         check_entries(shape, f"value {output!r}")
+        if isinstance(op, Select):
+            self._selected += op.indices.size
+            if self._selected > MAX_SELECTED:
+                raise BadNetwork(f"value {output!r}: more than {MAX_SELECTED} entries are selected; the model is too large")
         self._shapes[output] = shape
         self._nodes.append(Node(output, op, inputs))
         return output
 
+    def fresh(self, output: str, suffix: str) -> str:
+        """A name, made of both words, that no value has and the model does not use."""
+        name = f"{output}/{suffix}"
+        while name in self._shapes or name in self._reserved:
+            name += "'"
+        return name
+
     def step(self, output: str, suffix: str, op: Op, *inputs: str) -> str:
         """Append an intermediate value on the way to `output`, under a fresh name made of both words."""
-        name = f"{output}/{suffix}"
-        while name in self._shapes:
-            name += "'"
-        return self.add(name, op, *inputs)
+        return self.add(self.fresh(output, suffix), op, *inputs)
 
     def copy(self, output: str, source: str) -> str:
         """The same value under another name."""
@@ -64,28 +97,6 @@ class NetworkBuilder:
         if output not in self._shapes:
             raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
         return Network(self.input, self._shapes[self.input], tuple(self._nodes), output)
-
-
-def pad_zeros(
-    builder: NetworkBuilder, output: str, value: str, padding: Mapping[int, tuple[int, int]], *, op: str, node: str
-) -> None:
-    """output = value with zeros before and after it along space axes; `padding` is (begin, end) by axis.
-
-    Raises UnsupportedOp where another axis, or a negative length (a crop), is asked for.
-    """
-    reaching = {axis: pair for axis, pair in padding.items() if any(pair)}
-    if not reaching:
-        builder.copy(output, value)
-        return
-    shape = builder.shapes[value]
-    if len(shape) not in (3, 4) or shape[0] != 1 or min(reaching) < 2 or min(min(pair) for pair in reaching.values()) < 0:
-        raise UnsupportedOp(op, node, f"padding {reaching} by axis of shape {shape}; zeros around the space axes are")
-    channels, axes = shape[1], len(shape) - 2
-    ones = (1,) * axes
-    pairs = tuple(reaching.get(axis + 2, (0, 0)) for axis in range(axes))
-    # sound: a depthwise 1x1 convolution with weight 1 copies every entry, and its padding is zeros
-    copying = Conv(frozen_array(np.ones((channels, 1, *ones))), frozen_array(np.zeros(channels)), ones, pairs, ones, channels)
-    builder.add(output, copying, value)
 
 
 def check_entries(shape: Shape, owner: str) -> None:
@@ -144,6 +155,8 @@ def matrix(weight: Array, value_rank: int, op: str, node: str) -> Array:
 def _check_settings(op: Op) -> None:
     for name, field in vars(op).items():
         if isinstance(field, np.ndarray):
+            wanted = np.int64 if name == "indices" else np.float64
+            assert field.dtype == wanted, f"{name} must be an array of {wanted.__name__}, got {field.dtype}"
             assert field.size and np.isfinite(field).all(), f"{name} must be finite and not empty"
         elif name in POSITIVE_FIELDS:
             assert all(isinstance(n, int) and n >= 1 for n in field), f"{name} must be positive integers, got {field}"
@@ -159,6 +172,10 @@ def _check_settings(op: Op) -> None:
             assert len(kernel) in (1, 2) and (op.divisor > 0).all(), "needs one or two space axes and positive divisors"
         case MaxPool(kernel=kernel):
             assert len(kernel) in (1, 2), "needs one or two space axes"
+        case Power(exponent=exponent):
+            assert exponent <= MAX_EXPONENT, f"the exponent must be at most {MAX_EXPONENT}, got {exponent}"
+        case Select(indices=indices):
+            assert indices.ndim == 1, f"indices must be one row, got shape {indices.shape}"
         case LeakyRelu(slope=slope):
             assert 0 <= slope <= 1, f"slope must lie in [0, 1], got {slope}"
 

@@ -9,9 +9,10 @@ from onnx import GraphProto, NodeProto
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import MAX_ENTRIES, NetworkBuilder
+from verifier.formats.onnx_call import Call
 from verifier.formats.onnx_constants import Constant, constant_node, fold, stored
 from verifier.formats.onnx_model import graph_input, graph_output, load_model
-from verifier.formats.onnx_operators import OPERATORS, Call
+from verifier.formats.onnx_operators import OPERATORS
 from verifier.network import Network
 
 
@@ -42,7 +43,8 @@ class _Reader:
         self.graph, self.opsets = graph, opsets
         self.opset = opsets.get("", opsets.get("ai.onnx", 1))
         self.output = graph_output(graph)
-        self.builder = NetworkBuilder(*graph_input(graph))
+        names = {name for node in graph.node for name in node.output}
+        self.builder = NetworkBuilder(*graph_input(graph), reserved=names)
         self.constants: dict[str, Constant] = {}
         self.entries = 0
 
@@ -74,11 +76,14 @@ class _Reader:
             self._keep(node.output[0], constant_node(node, label))
         elif node.op_type == "Shape" and node.input[0] in self.builder.shapes:
             stand_in = np.broadcast_to(np.float32(0), self.builder.shapes[node.input[0]])
-            self._keep(node.output[0], fold(node, label, [stand_in], self.opsets))
+            self._keep(node.output[0], *fold(node, label, [stand_in], self.opsets))
         elif all(name in self.constants for name in inputs):
-            self._keep(node.output[0], fold(node, label, [self.constants.get(name) for name in node.input], self.opsets))
+            results = fold(node, label, [self.constants.get(name) for name in node.input], self.opsets)
+            for name, result in zip(node.output, results, strict=True):
+                self._keep(name, result)
         elif node.op_type not in OPERATORS:
-            raise UnsupportedOp(node.op_type, label, f"those that are: {', '.join(OPERATORS)}; export the model without it")
+            known = ", ".join(sorted(OPERATORS))
+            raise UnsupportedOp(node.op_type, label, f"those that are: {known}; export the model without it")
         else:
             OPERATORS[node.op_type](self._call(node, label))
 

@@ -62,17 +62,17 @@ def weights(constant: Constant, name: str) -> Array:
     return frozen_array(constant)
 
 
-def fold(node: NodeProto, label: str, inputs: Sequence[Constant | None], opsets: Mapping[str, int]) -> Constant:
-    """The node's only output, computed from constants in the types of the file by onnx's reference evaluator.
+def fold(node: NodeProto, label: str, inputs: Sequence[Constant | None], opsets: Mapping[str, int]) -> list[Constant]:
+    """The node's outputs, computed from constants in the types of the file by onnx's reference evaluator.
 
     Raises UnsupportedOp for an operator outside FOLDED, BadNetwork where it fails or its result would be too large.
     """
     predict = FOLDED.get(node.op_type)
-    if predict is None or len(node.output) != 1:
+    if predict is None or (len(node.output) != 1 and node.op_type != "Split"):
         raise UnsupportedOp(node.op_type, label, "applied to constants")
     try:
         size = predict(*inputs)
-    except (ValueError, IndexError, TypeError, AssertionError) as error:
+    except (ArithmeticError, ValueError, IndexError, TypeError, AssertionError) as error:
         raise BadNetwork(f"node {label!r} ({node.op_type}) does not fit its constant inputs: {error}") from error
     if not 0 <= size <= MAX_ENTRIES:
         raise BadNetwork(
@@ -81,10 +81,10 @@ def fold(node: NodeProto, label: str, inputs: Sequence[Constant | None], opsets:
     named = {name: array for name, array in zip(node.input, inputs, strict=True) if array is not None}
     try:
         with np.errstate(all="ignore"):
-            (result,) = ReferenceEvaluator(_single(node, opsets)).run(None, named)
+            results = ReferenceEvaluator(_single(node, opsets)).run(None, named)
     except Exception as error:  # the evaluator documents no exception types; whatever it raises means a bad node
         raise BadNetwork(f"node {label!r} ({node.op_type}) cannot be computed: {error}") from error
-    return np.asarray(result)
+    return [np.asarray(result) for result in results]
 
 
 def _single(node: NodeProto, opsets: Mapping[str, int]) -> ModelProto:
@@ -118,7 +118,24 @@ def _expanded_size(*inputs: Constant | None) -> int:
 def _gathered_size(*inputs: Constant | None) -> int:
     data, indices = inputs
     assert data is not None and indices is not None
-    return indices.size * data.size
+    # sound: one axis is replaced by those of the indices, and the shortest leaves the most
+    return indices.size * (data.size // max(min(data.shape, default=1), 1))
+
+
+def _tiled_size(*inputs: Constant | None) -> int:
+    return _input_size(inputs[0]) * math.prod(_ints(inputs[1]))
+
+
+def _padded_size(*inputs: Constant | None) -> int:
+    first, pads = inputs[0], _ints(inputs[1])
+    assert first is not None
+    # sound: at most this much longer along every axis
+    return math.prod(n + sum(abs(pad) for pad in pads) for n in first.shape)
+
+
+def _range_size(*inputs: Constant | None) -> int:
+    start, limit, step = (float(array.item()) for array in inputs if array is not None)
+    return max(math.ceil((limit - start) / step), 0)
 
 
 def _product_size(*inputs: Constant | None) -> int:
@@ -133,28 +150,57 @@ def _ints(array: Constant | None) -> list[int]:
 
 
 FOLDED: Mapping[str, Callable[..., int]] = {
+    "Abs": _input_size,
     "Add": _broadcast_size,
+    "And": _broadcast_size,
     "Cast": _input_size,
+    "Ceil": _input_size,
+    "Clip": _input_size,
     "Concat": _input_size,
     "ConstantOfShape": _filled_size,
+    "Cos": _input_size,
     "Div": _broadcast_size,
+    "Equal": _broadcast_size,
+    "Exp": _input_size,
     "Expand": _expanded_size,
     "Flatten": _input_size,
+    "Floor": _input_size,
     "Gather": _gathered_size,
+    "Greater": _broadcast_size,
     "Identity": _input_size,
+    "Less": _broadcast_size,
     "MatMul": _product_size,
+    "Max": _broadcast_size,
+    "Min": _broadcast_size,
     "Mul": _broadcast_size,
     "Neg": _input_size,
+    "Not": _input_size,
+    "Or": _broadcast_size,
+    "Pad": _padded_size,
     "Pow": _broadcast_size,
+    "Range": _range_size,
     "Reciprocal": _input_size,
+    "ReduceMax": _input_size,
+    "ReduceMean": _input_size,
+    "ReduceMin": _input_size,
+    "ReduceProd": _input_size,
+    "ReduceSum": _input_size,
     "Relu": _input_size,
     "Reshape": _input_size,
     "Shape": _input_size,
+    "Sigmoid": _input_size,
+    "Sign": _input_size,
+    "Sin": _input_size,
     "Slice": _input_size,
+    "Split": _input_size,
     "Sqrt": _input_size,
     "Squeeze": _input_size,
     "Sub": _broadcast_size,
+    "Sum": _broadcast_size,
+    "Tanh": _input_size,
+    "Tile": _tiled_size,
     "Transpose": _input_size,
     "Unsqueeze": _input_size,
+    "Where": _broadcast_size,
 }
 """Operators folded on constants, each with an upper bound on the entries of its result, known before it is computed."""

@@ -1,4 +1,4 @@
-"""Elementwise operators made of constants: shifts, multiples, quotients, batch normalisation.
+"""Elementwise operators made of one value and constants: shifts, multiples, quotients, batch normalisation.
 
 A quotient and a normalisation are not float64 numbers in general. Each such number is rounded once, to the nearest
 float64, and it is this stored network that a proof speaks about.
@@ -8,9 +8,10 @@ from decimal import Context, Decimal
 
 import numpy as np
 
-from verifier.errors import BadNetwork, UnsupportedOp
+from verifier.errors import BadNetwork
 from verifier.formats.build import NetworkBuilder
-from verifier.ops import Array, Reshape, Scale, Sum, frozen_array
+from verifier.formats.selections import broadcast, common_shape
+from verifier.ops import Array, Scale, frozen_array
 
 PRECISE = Context(prec=120)
 
@@ -43,35 +44,10 @@ def _normalise(
 
 
 def scaled(builder: NetworkBuilder, output: str, value: str, factor: Array, offset: Array, *, op: str, node: str) -> None:
-    """output = factor * value + offset, where both constants broadcast to the value's shape (leading 1s may be added).
-
-    Raises UnsupportedOp where a constant would widen the value.
-    """
-    shape = builder.shapes[value]
-    rank = max(len(shape), factor.ndim, offset.ndim)
-    wide = (1,) * (rank - len(shape)) + shape
-    try:
-        fits = np.broadcast_shapes(wide, factor.shape, offset.shape) == wide
-    except ValueError as error:
-        raise BadNetwork(f"{op} at {node!r}: constant does not fit value {value!r} of shape {shape}: {error}") from error
-    if not fits:
-        raise UnsupportedOp(op, node, f"broadcasts value {value!r} of shape {shape} to a larger shape")
-    if wide != shape:
-        value = builder.step(output, "widened", Reshape(wide), value)
-    builder.add(output, Scale(_of_rank(factor, rank), _of_rank(offset, rank)), value)
-
-
-def total(builder: NetworkBuilder, output: str, values: list[str], coefficients: list[float], *, op: str, node: str) -> None:
-    """output = sum of coefficient * value, over values of one shape up to leading 1s; else raises UnsupportedOp."""
-    rank = max(len(builder.shapes[value]) for value in values)
-    wide = [(1,) * (rank - len(builder.shapes[value])) + builder.shapes[value] for value in values]
-    if len(set(wide)) != 1:
-        given = ", ".join(f"{value!r} {builder.shapes[value]}" for value in values)
-        raise UnsupportedOp(op, node, f"combines values of different shapes: {given}")
-    for k, value in enumerate(values):
-        if builder.shapes[value] != wide[k]:
-            values = [*values[:k], builder.step(output, "widened", Reshape(wide[k]), value), *values[k + 1 :]]
-    builder.add(output, Sum(tuple(coefficients)), *values)
+    """output = factor * value + offset, the three broadcast against one another as in numpy."""
+    shape = common_shape([builder.shapes[value], factor.shape, offset.shape], op=op, node=node)
+    value = broadcast(builder, output, "widened", value, shape)
+    builder.add(output, Scale(_of_rank(factor, len(shape)), _of_rank(offset, len(shape))), value)
 
 
 def reciprocal(divisor: Array, node: str) -> Array:

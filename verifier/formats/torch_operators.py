@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, fx
 
 from verifier.errors import BadNetwork, UnsupportedOp
-from verifier.formats.build import NetworkBuilder, affine, matrix, multiply_left, multiply_right, pad_zeros
-from verifier.formats.scales import batch_norm, reciprocal, scaled, total
+from verifier.formats.build import NetworkBuilder, affine, matrix, multiply_left, multiply_right
+from verifier.formats.rewrites import total
+from verifier.formats.scales import batch_norm, reciprocal, scaled
+from verifier.formats.selections import filled, grid, padded
 from verifier.formats.windows import Windows, average_pool, max_pool, windows
 from verifier.ops import Array, Concat, Conv, LeakyRelu, Relu, Reshape, Shape, Transpose, frozen_array
 
@@ -290,12 +292,12 @@ def _cast(call: Call) -> None:
 
 def _pad(call: Call) -> None:
     source, pads = call.value(call.argument(0, "self")), call.integers(1, "pad", ())
-    if call.argument(2, "value", 0) != 0:
-        raise call.refuse("padding with another number than zero")
+    filling = call.weights(call.argument(2, "value", 0.0))
     # torch counts the axes from the last one
     last = len(call.builder.shapes[source]) - 1
     pairs = {last - k: (pads[2 * k], pads[2 * k + 1]) for k in range(len(pads) // 2)}
-    pad_zeros(call.builder, call.output, source, pairs, op=call.op, node=call.label)
+    indices = padded(grid(call.builder, source), pairs, mode="constant", op=call.op, node=call.label)
+    filled(call.builder, call.output, source, indices, filling, op=call.op, node=call.label)
 
 
 def _permute(call: Call) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import zipfile
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,16 +19,30 @@ from verifier.ops import (
     AveragePool,
     Concat,
     Conv,
+    Cos,
+    Exp,
+    Floor,
     LeakyRelu,
     Linear,
     MaxPool,
+    Op,
+    Power,
+    Product,
+    Reciprocal,
     Relu,
     Reshape,
     Scale,
+    Select,
+    Sigmoid,
+    Sign,
+    Sin,
     Sum,
+    Tanh,
     Transpose,
     frozen_array,
 )
+
+EACH = (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Reciprocal(), Sign(), Floor())
 
 
 def every_operator():
@@ -46,9 +61,29 @@ def every_operator():
         Node("p", Transpose((0, 2, 1)), ("a",)),
         Node("f", Reshape((1, 8)), ("p",)),
         Node("dead", Relu(), ("f",)),
+        Node("z", Select(np.array([7, -1, 0]), (1, 3)), ("f",)),
+        Node("q", Power(3), ("z",)),
+        Node("d", Product(), ("q", "z")),
+        *(Node(f"e{k}", op, ("d",)) for k, op in enumerate(EACH)),
         Node("y", Linear(frozen_array(np.ones((8, 3)).T), frozen_array([1, 2, 3])), ("f",)),
     )
     return Network("x", (1, 1, 6), nodes, "y")
+
+
+def test_every_operator_is_stored():
+    assert {type(node.op) for node in every_operator().nodes} == set(get_args(Op))
+
+
+def test_numbers_of_the_wrong_type_are_refused(stored, tmp_path):
+    """The same bytes read as whole numbers would be other weights under the same checksum."""
+    weight = every_operator().nodes[0].op.weight
+    path = tmp_path / "other.network"
+    with zipfile.ZipFile(stored) as archive, zipfile.ZipFile(path, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            changed.writestr(name, content.replace(b"<f8", b"<i8") if weight.tobytes() in content else content)
+    with pytest.raises(BadNetwork, match="weight must be an array of float64, got int64"):
+        read_archive(path)
 
 
 @pytest.fixture
