@@ -1,0 +1,5 @@
+"""The command line: `verifier --help`."""
+
+from verifier.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,59 @@
+"""`verifier check`: replay certificates in exact arithmetic, without any solver."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from verifier.cli.codes import DECIDED, REFUTED
+
+if TYPE_CHECKING:
+    from verifier.network import Network
+    from verifier.query import Query
+
+COMMAND = "check"
+HELP = "replay certificates in exact arithmetic, without any solver"
+DESCRIPTION = "Replay certificates in exact arithmetic, without any solver: does each prove the query that its file holds?"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("certificates", nargs="+", metavar="CERTIFICATE", help="a certificate file")
+    parser.add_argument("--network", required=True, help="the network they speak about: .onnx, .onnx.gz or .network")
+
+
+def run(options: argparse.Namespace) -> int:
+    from verifier.formats import read_network
+
+    network = read_network(options.network)
+    print(f"network   {options.network}, sha256 {network.sha256}")
+    accepted = [_check_one(path, network) for path in options.certificates]
+    if len(accepted) > 1:
+        print(f"\n{sum(accepted)} of {len(accepted)} accepted")
+    return DECIDED if all(accepted) else REFUTED
+
+
+def _check_one(path: str, network: "Network") -> bool:
+    from verifier.check import check, read_certificate
+
+    query, certificate = read_certificate(path, network)
+    result = check(query, certificate)
+    print(f"file      {path}")
+    print(f"region    {_region_text(query)}")
+    print(f"claim     no input of the region satisfies any of {result.disjuncts} conjunctions, query sha256 {query.sha256}")
+    print("semantics real arithmetic over the stored weights, checked in exact arithmetic without a solver")
+    print(f"replayed  {result.steps} steps, {result.closes} closes, {result.splits} splits in {result.seconds:.2f} s")
+    print("accepted" if result.accepted else f"rejected: {result.reason} (at {result.place})")
+    return result.accepted
+
+
+def _region_text(query: "Query") -> str:
+    from verifier.region import constraints, exact_bounds
+
+    lower, upper = exact_bounds(query.region)
+    sides = {(float(lo), float(hi)) for lo, hi in zip(lower, upper, strict=True)}
+    if len(sides) == 1:
+        (low, high) = sides.pop()
+        box = f"[{low!r}, {high!r}]^{len(lower)}"
+    else:
+        widest = max(float(hi - lo) for lo, hi in zip(lower, upper, strict=True))
+        box = f"a box of {len(lower)} inputs, at most {widest:.6g} wide"
+    cuts = len(constraints(query.region))
+    return f"{box}, cut by {cuts} linear constraints" if cuts else box

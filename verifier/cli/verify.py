@@ -1,0 +1,206 @@
+"""`verifier verify`: a light process that waits for a heavy one, so that the time limit holds whatever engine is busy."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from verifier import __version__
+from verifier.cli.assignment import write_assignment
+from verifier.cli.codes import BAD_INPUT, BUG, DECIDED, UNDECIDED
+from verifier.errors import BadQuery
+from verifier.jobs import Ended, Job, run_job
+from verifier.task import Answer, Loaded, Request, Written, decide
+
+COMMAND = "verify"
+HELP = "decide a VNN-LIB query"
+DESCRIPTION = """Decide a VNN-LIB query: does an input of its region satisfy its assertions?
+
+The first line of stdout is sat, unsat, unknown or timed-out. After sat comes the assignment: for each declared variable its
+name, type and shape, then one value a line, in row-major order. Answers hold in real arithmetic over the stored weights;
+sat has been replayed exactly, and unsat by bounds has passed the exact check that `verifier check` repeats.
+"""
+
+EARLIER_S = 0.3  # how long before the limit the solver is asked to end, and
+LATER_S = 0.7  # how long after it the process is killed; an answer that comes in between still counts
+STARTED = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is printed: the word, why, and what the process sent on its way."""
+
+    word: str
+    reason: str
+    answer: Answer | None
+    loaded: Loaded | None
+    written: Written | None
+    seconds: float
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", help="the query: .vnnlib or .vnnlib.gz, VNN-LIB 1.0 or 2.0")
+    parser.add_argument(
+        "--network", required=True, action="append", metavar="NAME=FILE",
+        help="the network that the query declares as NAME: .onnx, .onnx.gz or .network; FILE alone for VNN-LIB 1.0",
+    )  # fmt: skip
+    parser.add_argument("--timeout", type=positive, default=60.0, metavar="SECONDS", help="wall-clock limit, start-up and reading included; 60 by default")  # noqa: E501  # fmt: skip
+    parser.add_argument("--serialise-assignments", metavar="FOLDER", help="write the assignment as ONNX TensorProto files, not to stdout")  # noqa: E501  # fmt: skip
+    parser.add_argument("--certificate", metavar="FILE", help="write the certificate of a proof, for `verifier check`")
+    add_solver_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+
+
+def add_solver_options(parser: argparse.ArgumentParser) -> None:
+    """The options that verify and bench share."""
+    parser.add_argument("--engine", default="auto", metavar="NAME", help="auto by default, or one engine alone")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random; 0 by default")
+    parser.add_argument("--threads", type=whole, metavar="N", help="threads of the solver")
+    parser.add_argument("--memory", type=positive, metavar="GB", help="the most memory (10^9 bytes) it may use; beyond, the answer is unknown")  # noqa: E501  # fmt: skip
+
+
+def positive(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    name, network = _named(options.network)
+    _check_writable(options.certificate)
+    limit = STARTED + options.timeout
+    request = Request(
+        network, options.query, limit - min(EARLIER_S, 0.1 * options.timeout), name, options.engine, options.seed,
+        options.threads, options.certificate,
+    )  # fmt: skip
+    memory = None if options.memory is None else int(options.memory * 1e9)
+    left = max(0.0, limit + LATER_S - time.monotonic())
+    job = Job(decide, request, seconds=left, memory_bytes=memory, mute=options.quiet)
+    ended = run_job(job, watch=None if options.quiet else _status_line(options.timeout))
+    if ended.end == "refused":
+        print(ended.reason, file=sys.stderr)
+        return BAD_INPUT
+    outcome = _outcome(ended)
+    _report(outcome, options)
+    if outcome.answer is None and ended.end in ("bug", "crashed"):
+        print("this is a bug of the verifier; please report it with what --verbose prints", file=sys.stderr)
+        return BUG
+    return DECIDED if outcome.word in ("sat", "unsat") else UNDECIDED
+
+
+def _named(given: list[str]) -> tuple[str | None, str]:
+    if len(given) > 1:
+        raise BadQuery(f"got {len(given)} networks; queries over one network are supported, give --network once")
+    (text,) = given
+    name, equals, path = text.partition("=")
+    if not equals or os.path.exists(text):
+        return None, text
+    if not name or not path:
+        raise BadQuery(f"--network {text!r} must be NAME=FILE, such as f=model.onnx")
+    return name, path
+
+
+def _check_writable(path: str | None) -> None:
+    folder = os.path.dirname(os.path.abspath(path)) if path else None
+    if folder is not None and not os.access(folder, os.W_OK):
+        raise BadQuery(f"--certificate {path!r}: the folder {folder!r} cannot be written to; make it first")
+
+
+def _outcome(ended: Ended) -> Outcome:
+    sent = [message for _, message in ended.messages]
+    answer = next((m for m in sent if isinstance(m, Answer)), None)
+    loaded = next((m for m in sent if isinstance(m, Loaded)), None)
+    written = next((m for m in sent if isinstance(m, Written)), None)
+    if answer is not None:
+        # sound: the answer was complete before the process ended, whatever ended it
+        word, reason = answer.word, answer.reason
+    else:
+        word, reason = "timed-out" if ended.end == "timed-out" else "unknown", ended.reason
+    return Outcome(word, reason, answer, loaded, written, ended.seconds)
+
+
+def _report(outcome: Outcome, options: argparse.Namespace) -> None:
+    answer = outcome.answer
+    if options.json:
+        print(json.dumps(_document(outcome, options), indent=1))
+    else:
+        print(outcome.word)
+        if answer is not None and answer.assignment and options.serialise_assignments is None:
+            print(answer.assignment.rstrip("\n"))
+    sys.stdout.flush()
+    if answer is not None and answer.assignment and options.serialise_assignments is not None:
+        write_assignment(answer.assignment, options.serialise_assignments)
+    if outcome.loaded is not None and outcome.loaded.note and not options.quiet:
+        print(outcome.loaded.note, file=sys.stderr)
+    if outcome.reason:
+        print(outcome.reason if options.verbose else outcome.reason.rstrip().splitlines()[-1], file=sys.stderr)
+    if options.certificate and outcome.word == "unsat":
+        problem = "the time limit came first" if outcome.written is None else outcome.written.problem
+        if problem:
+            print(f"no certificate: {problem}", file=sys.stderr)
+    if options.verbose:
+        _say_more(outcome)
+
+
+def _say_more(outcome: Outcome) -> None:
+    if outcome.loaded is not None:
+        print(f"network sha256 {outcome.loaded.network_sha256}", file=sys.stderr)
+        print(f"query sha256   {outcome.loaded.query_sha256}", file=sys.stderr)
+        print(f"start and read {outcome.loaded.seconds:.2f} s", file=sys.stderr)
+    if outcome.answer is not None:
+        bound = "none" if outcome.answer.bound is None else f"{outcome.answer.bound:.6g}"
+        text = f"solver         {outcome.answer.seconds:.2f} s, engine {outcome.answer.engine}"
+        print(f"{text}, best bound {bound}, {outcome.answer.splits} splits", file=sys.stderr)
+    print(f"in all         {outcome.seconds:.2f} s", file=sys.stderr)
+
+
+def _document(outcome: Outcome, options: argparse.Namespace) -> dict[str, object]:
+    answer, loaded, written = outcome.answer, outcome.loaded, outcome.written
+    return {
+        "answer": outcome.word,
+        "reason": outcome.reason,
+        "semantics": "real arithmetic over the stored weights",
+        "engine": answer.engine if answer else options.engine,
+        "bound": answer.bound if answer else None,
+        "splits": answer.splits if answer else None,
+        "seconds": {
+            "start_and_read": loaded.seconds if loaded else None,
+            "solver": answer.seconds if answer else None,
+            "total": outcome.seconds,
+        },
+        "counterexample": list(answer.counterexample) if answer and answer.word == "sat" else None,
+        "assignment": answer.assignment if answer and answer.word == "sat" else None,
+        "certificate": options.certificate if written and not written.problem else None,
+        "network_sha256": loaded.network_sha256 if loaded else None,
+        "query_sha256": loaded.query_sha256 if loaded else None,
+        "version": __version__,
+    }
+
+
+def _status_line(timeout_s: float) -> Callable[[float], None] | None:
+    """Elapsed seconds on a terminal, rewritten in place; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+    shown = -1
+
+    def show(seconds: float) -> None:
+        nonlocal shown
+        if int(seconds) != shown:
+            shown = int(seconds)
+            sys.stderr.write(f"\r{shown} s of {timeout_s:g} s \r")
+            sys.stderr.flush()
+
+    return show
