@@ -104,8 +104,17 @@ class ExactBox:
 
     @cached_property
     def floats_inside(self) -> tuple[Array, Array]:
-        """The largest float64 box inside this one; lower may pass upper."""
-        return np.array([round_up(v) for v in self.lower]), np.array([round_down(v) for v in self.upper])
+        """The largest float64 box inside this one, at entries in `between_floats` the float nearest to the lower bound."""
+        lower, upper = np.array([round_up(v) for v in self.lower]), np.array([round_down(v) for v in self.upper])
+        for i in np.flatnonzero(lower > upper):
+            lower[i] = upper[i] = float(self.lower[i])
+        return lower, upper
+
+    @cached_property
+    def between_floats(self) -> frozenset[int]:
+        """The entries with no float64 between their bounds, such as an input fixed to the decimal 0.1."""
+        inside = self.floats_inside
+        return frozenset(i for i, low in enumerate(self.lower) if not low <= Fraction(float(inside[0][i])) <= self.upper[i])
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +155,27 @@ def outer_bounds(region: Region) -> tuple[Array, Array]:
 
 
 def inner_bounds(region: Region) -> tuple[Array, Array]:
-    """The largest float64 box inside the exact bounds; lower may pass upper where no float lies between them."""
+    """The largest float64 box inside the exact bounds; of numbers that `exact_point` takes to the region.
+
+    Where no float64 lies between the two bounds of an entry, both are the float nearest to its lower bound.
+    """
     return _rounded_bounds(region, np.inf, -np.inf)
+
+
+def exact_point(region: Region, x: Array) -> list[Fraction]:
+    """The point that float64 numbers stand for: each number is itself, exactly.
+
+    Only where no float64 lies between the bounds of an entry, the float nearest to its lower bound stands for that bound.
+
+    >>> exact_point(ExactBox((Fraction(1, 10), Fraction(0)), (Fraction(1, 10), Fraction(1))), np.array([0.1, 0.1]))[0]
+    Fraction(1, 10)
+    """
+    point = [Fraction(v) for v in x.reshape(-1).tolist()]
+    if isinstance(region, ExactBox):
+        for i in region.between_floats:
+            if point[i] == Fraction(float(region.lower[i])):
+                point[i] = region.lower[i]
+    return point
 
 
 def _rounded_bounds(region: Region, lower_to: float, upper_to: float) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from verifier.formula import And, holds
 from verifier.network import Network, Node
 from verifier.ops import AveragePool, Concat, Conv, LeakyRelu, Linear, MaxPool, Relu, Reshape, Scale, Sum, Transpose
 from verifier.query import Query
-from verifier.region import constraints, exact_bounds
+from verifier.region import constraints, exact_bounds, exact_point
 
 Ratio: TypeAlias = tuple[NDArray[np.object_], int]
 """Python integers and the positive denominator they share."""
@@ -33,23 +33,35 @@ def replay(network: Network, x: NDArray[np.float64]) -> Mapping[str, tuple[Fract
     >>> replay(network, np.array([0.5, -1.0]))["y"]
     (Fraction(1, 2), Fraction(0, 1))
     """
-    assert_ieee_arithmetic()
     point = np.asarray(x, dtype=np.float64).reshape(-1)
     expected = network.size(network.input)
     if point.size != expected or not np.isfinite(point).all():
         raise BadQuery(f"a point to replay must have {expected} finite entries, got shape {np.shape(x)}")
-    values: dict[str, Ratio] = {network.input: _ratio(point)}
+    return replay_exact(network, [Fraction(v) for v in point.tolist()])
+
+
+def replay_exact(network: Network, point: Sequence[Fraction]) -> Mapping[str, tuple[Fraction, ...]]:
+    """Every value of the network at a rational input, exactly, flat in C order."""
+    assert_ieee_arithmetic()
+    shared = math.lcm(*(v.denominator for v in point))
+    whole = np.array([v.numerator * (shared // v.denominator) for v in point], dtype=object)
+    values: dict[str, Ratio] = {network.input: (whole, shared)}
     for node in network.nodes:
         values[node.output] = _evaluate(network, node, [values[name] for name in node.inputs])
     return {name: tuple(Fraction(n, denominator) for n in whole) for name, (whole, denominator) in values.items()}
 
 
 def confirms(query: Query, x: NDArray[np.float64]) -> bool:
-    """Whether x lies in the query's region and satisfies its assertion, both exactly; False for NaN and infinities."""
+    """Whether x lies in the query's region and satisfies its assertion, both exactly; False for NaN and infinities.
+
+    x stands for the point `exact_point(query.region, x)`.
+    """
     point = np.asarray(x, dtype=np.float64).reshape(-1)
-    if point.size == query.region.size and not np.isfinite(point).all():
+    if point.size != query.region.size:
+        raise BadQuery(f"a point to replay must have {query.region.size} finite entries, got shape {np.shape(x)}")
+    if not np.isfinite(point).all():
         return False
-    values = replay(query.network, point)
+    values = replay_exact(query.network, exact_point(query.region, point))
     lower, upper = exact_bounds(query.region)
     if not all(lo <= v <= hi for lo, v, hi in zip(lower, values[query.network.input], upper, strict=True)):
         return False
