@@ -17,7 +17,7 @@ SPELLINGS = ("and", "or", "not", "=>", "<=", ">=", "<", ">", "=", "+", "-", "*",
 GRAMMAR = Grammar({spelling: spelling for spelling in SPELLINGS}, chained=True)
 VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,11})", re.ASCII)
 # Commands of SMT-LIB scripts that say nothing about the query.
-IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
+IGNORED = ("vnnlib-version", "set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
 
 
 def parse_vnnlib1(source: Source, network: Network) -> Query:
@@ -69,7 +69,8 @@ class _Reader:
             case ignored if ignored in IGNORED:
                 pass
             case other:
-                raise self.source.error(head.at, f"unknown command {shown(other)}; allowed are declare-const and assert")
+                hint = "; a text of version 2.0 begins with (vnnlib-version <2.0>)" if other == "declare-network" else ""
+                raise self.source.error(head.at, f"unknown command {shown(other)}; allowed are declare-const and assert{hint}")
 
     def _declare(self, command: Sequence[Token], well_formed: bool) -> None:
         name = command[2]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from verifier.errors import BadQuery
-from verifier.formula import FALSE, TRUE, And, Atom, Formula, Or, conjoin
+from verifier.formula import TRUE, And, Atom, Formula, Or, conjoin
 from verifier.network import Network
 from verifier.query import Query
 from verifier.region import Box, ExactBox
@@ -59,8 +59,13 @@ def _half_line(atom: Atom, value: str) -> Sides:
     if len(atom.terms) != 1 or atom.terms[0].value != value:
         return {}
     (term,) = atom.terms
-    threshold = -atom.bias / term.coefficient
+    threshold = _threshold(term.coefficient, atom.bias)
     return {term.index: (None, threshold) if term.coefficient > 0 else (threshold, None)}
+
+
+def _threshold(coefficient: Fraction, bias: Fraction) -> Fraction:
+    """-bias / coefficient, without a division in the common cases."""
+    return -bias if coefficient == 1 else bias if coefficient == -1 else -bias / coefficient
 
 
 def _meet(kept: Sides, sides: Sides) -> bool:
@@ -127,22 +132,29 @@ def _without(formula: Formula, value: str, lower: Sequence[Fraction], upper: Seq
         case Atom():
             return TRUE if _implied(formula, value, lower, upper) else formula
         case And(parts=parts):
-            kept = [part for part in (_without(p, value, lower, upper) for p in parts) if part != TRUE]
+            kept = [piece for part in parts for piece in _pieces(_without(part, value, lower, upper), And)]
             return kept[0] if len(kept) == 1 else And(tuple(kept))
         case Or(parts=parts):
-            left = [part for part in (_without(p, value, lower, upper) for p in parts) if part != FALSE]
+            left = [piece for part in parts for piece in _pieces(_without(part, value, lower, upper), Or)]
             if TRUE in left:
                 return TRUE
             return left[0] if len(left) == 1 else Or(tuple(left))
+
+
+def _pieces(formula: Formula, kind: type[And] | type[Or]) -> tuple[Formula, ...]:
+    """The parts of a connective of this kind, else the formula itself: nested ones are flattened."""
+    return formula.parts if isinstance(formula, And | Or) and isinstance(formula, kind) else (formula,)
 
 
 def _implied(atom: Atom, value: str, lower: Sequence[Fraction], upper: Sequence[Fraction]) -> bool:
     if len(atom.terms) != 1 or atom.terms[0].value != value:
         return False
     (term,) = atom.terms
-    # sound: a linear term is largest at the end of the interval that its sign points to
-    largest = term.coefficient * (upper if term.coefficient > 0 else lower)[term.index] + atom.bias
-    return largest < 0 or (largest == 0 and not atom.strict)
+    threshold = _threshold(term.coefficient, atom.bias)
+    # sound: v <= t holds on all of [l, u] exactly if u <= t, and v < t if u < t; so for the other side
+    if term.coefficient > 0:
+        return upper[term.index] < threshold or (upper[term.index] == threshold and not atom.strict)
+    return lower[term.index] > threshold or (lower[term.index] == threshold and not atom.strict)
 
 
 def _check_size(formula: Formula, name: str) -> None:

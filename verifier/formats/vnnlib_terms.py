@@ -106,8 +106,8 @@ def _apply(frame: _Frame, grammar: Grammar, source: Source) -> Value:
 def _check_count(frame: _Frame, count: int, source: Source) -> None:
     least = {"and": 1, "or": 1, "not": 1, "+": 1, "-": 1, "*": 1}.get(frame.meaning, 2)
     most = {"not": 1, "=>": 2}.get(frame.meaning, count)
-    if not least <= count <= most:
-        needed = f"at least {least}" if most >= least and count < least else f"at most {most}"
+    if count < least or count > most:
+        needed = f"at least {least}" if count < least else f"at most {most}"
         raise source.error(frame.operator.at, f"{frame.operator.text!r} takes {needed} operands, found {count}")
 
 
@@ -197,7 +197,9 @@ def _difference(a: Linear, b: Linear, frame: _Frame, source: Source) -> Linear:
     terms = dict(a.terms)
     for entry, c in b.terms.items():
         terms[entry] = within(terms[entry] - c, frame.operator, source) if entry in terms else -c
-    return Linear(terms, within(a.constant - b.constant, frame.operator, source))
+    if not b.constant:
+        return Linear(terms, a.constant)
+    return Linear(terms, within(a.constant - b.constant, frame.operator, source) if a.constant else -b.constant)
 
 
 def _atom(form: Linear, *, strict: bool) -> Atom:

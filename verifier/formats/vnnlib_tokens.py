@@ -16,6 +16,7 @@ NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d{1,4}))?|([+-]?)\.(
 MAX_DIGITS = 4_000
 MAX_BITS = 100_000
 LARGEST = Fraction(float_info.max)
+SURELY_BELOW = float_info.max_exp - 1  # a fraction whose parts differ by fewer bits is smaller than LARGEST
 SHOWN = 40
 
 
@@ -88,7 +89,8 @@ def number(token: Token, source: Source) -> Fraction | None:
 
 def within(value: Fraction, token: Token, source: Source) -> Fraction:
     """The value, if it lies in the range of a float64 and its fraction is of bounded length."""
-    if abs(value) > LARGEST:
+    bits = value.numerator.bit_length() - value.denominator.bit_length()
+    if bits >= SURELY_BELOW and abs(value) > LARGEST:
         raise source.error(token.at, f"a number beyond {float_info.max!r} at {shown(token.text)}; scale the query down")
     if value.denominator.bit_length() > MAX_BITS:
         raise source.error(token.at, f"a fraction of over {MAX_BITS} bits at {shown(token.text)}; round the coefficients")
