@@ -1,9 +1,10 @@
 """The linear domain: backward bound propagation with free slopes and multipliers (METHODS 7).
 
 A pass starts from rows of linear forms over named values and carries them against the edges of the graph to the input box,
-where the minimum is a formula. On the way an activation is replaced by a line below it where its coefficient is positive
+where the minimum is a formula. On the way a nonlinear node is replaced by a line below it where its coefficient is positive
 and by a line above it where negative, and any inequality known to hold may be added with a multiplier >= 0. Every choice of
-slopes and multipliers gives a true lower bound (weak duality), so the pass is differentiable in them and `optimise` climbs.
+slopes and multipliers gives a true lower bound (weak duality), so the pass is differentiable in them and
+`verifier.domains.optimise` climbs. A row for which some node has no finite line is bounded by -inf.
 
 DeepPoly: Singh et al. 2019; slopes: alpha-CROWN, arXiv:2011.13824; split multipliers: beta-CROWN, arXiv:2103.06624;
 multipliers on linear atoms over hidden values: GCP-CROWN, arXiv:2208.05740.
@@ -14,54 +15,89 @@ proved is decided by `verifier.check`, which replays the certificate exactly.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from verifier.domains.curves import intercept
+from verifier.domains.relaxations import (
+    Interval,
+    PoolChoice,
+    chord,
+    default_slopes,
+    planes,
+    pool_choice,
+    windows_of,
+)
 from verifier.errors import UnsupportedOp
 from verifier.evaluate import constant, pad
 from verifier.network import Network, Node
 from verifier.ops import (
+    ACTIVATION_OPS,
+    CURVE_OPS,
+    STEP_OPS,
     AveragePool,
     Concat,
     Conv,
-    LeakyRelu,
     Linear,
     MaxPool,
-    Relu,
+    Product,
     Reshape,
     Scale,
+    Select,
     Sum,
     Transpose,
 )
 
-Interval = tuple[Tensor, Tensor]
 
-PATIENCE = 10
+@dataclass(frozen=True)
+class Units:
+    """Rows sign * value[index]; indices and signs: (batch, spec)."""
+
+    value: str
+    indices: Tensor
+    signs: Tensor
+
+    def select(self, entries: Tensor) -> "Units":
+        """The rows of some batch entries."""
+        return Units(self.value, self.indices[entries], self.signs[entries])
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Linear forms sum_v coefficients[v] . v + constant; coefficients[v]: (batch, spec, size of v), constant: (batch, spec)."""
+    """Linear forms sum_v coefficients[v] . v + constant, plus those of `units` where given.
+
+    coefficients[v]: (batch, spec, size of v), constant: (batch, spec).
+    """
 
     coefficients: Mapping[str, Tensor]
     constant: Tensor
+    units: Units | None = None
+
+    def select(self, entries: Tensor) -> "Rows":
+        """The forms of some batch entries."""
+        units = None if self.units is None else self.units.select(entries)
+        return Rows({v: c[entries] for v, c in self.coefficients.items()}, self.constant[entries], units)
 
 
 @dataclass(frozen=True)
 class Choices:
     """The free parameters of a pass, each true for every value in its range.
 
-    slopes[a]: (batch, spec or 1, size) for an activation output a. lower[v], upper[v]: multipliers >= 0 on the bounds of v,
-    (batch, spec, size). atoms: (batch, spec, count) multipliers >= 0 on `Atoms`.
+    slopes[a]: (batch, spec or 1, size) for the output a of an activation, a curve or a Product, of what stands below it;
+    upper_slopes[a]: of what stands above a curve or a Product; where left out, those of `adaptive_slopes`. lower[v], upper[v]:
+    multipliers >= 0 on the bounds of v, (batch, spec, size). atoms: (batch, spec, count) multipliers >= 0 on `Atoms`.
     """
 
     slopes: Mapping[str, Tensor]
     lower: Mapping[str, Tensor] = field(default_factory=dict)
     upper: Mapping[str, Tensor] = field(default_factory=dict)
     atoms: Tensor | None = None
+    upper_slopes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +112,48 @@ class Atoms:
         return Atoms({v: c[rows] for v, c in self.coefficients.items()}, self.bias[rows])
 
 
+def choose(better: Tensor, new: Choices, old: Choices) -> Choices:
+    """Row by row (batch, spec), the new choices where `better`."""
+    mask = better[..., None]
+
+    def pick(fresh: Mapping[str, Tensor], stale: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: torch.where(mask, fresh[name].detach(), stale[name]) for name in stale}
+
+    atoms = None if old.atoms is None or new.atoms is None else torch.where(mask, new.atoms.detach(), old.atoms)
+    return Choices(
+        pick(new.slopes, old.slopes),
+        pick(new.lower, old.lower),
+        pick(new.upper, old.upper),
+        atoms,
+        pick(new.upper_slopes, old.upper_slopes),
+    )
+
+
+def select(choices: Choices, rows: Tensor) -> Choices:
+    """The choices of some batch entries."""
+    return _merged([choices], lambda parts: parts[0][rows])
+
+
+def join(parts: Sequence[Choices]) -> Choices:
+    """The choices of several batches, one after the other."""
+    return _merged(parts, lambda tensors: torch.cat(list(tensors)))
+
+
+def _merged(parts: Sequence[Choices], merge: Callable[[Sequence[Tensor]], Tensor]) -> Choices:
+    """What `merge` makes of the corresponding tensors of some choices."""
+    slopes, lower, upper, upper_slopes = (
+        {name: merge([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
+        for kind in ("slopes", "lower", "upper", "upper_slopes")
+    )
+    atoms = None if parts[0].atoms is None else merge([p.atoms for p in parts if p.atoms is not None])
+    return Choices(slopes, lower, upper, atoms, upper_slopes)
+
+
+def unit_rows(value: str, indices: Tensor, signs: Tensor) -> Rows:
+    """Rows sign * value[index]; indices and signs: (batch, spec)."""
+    return Rows({}, torch.zeros_like(signs), Units(value, indices, signs))
+
+
 def lower_bounds(
     network: Network,
     bounds: Mapping[str, Interval],
@@ -84,41 +162,43 @@ def lower_bounds(
     *,
     atoms: Atoms | None = None,
     seen: dict[str, Tensor] | None = None,
-    upper_lines: Mapping[str, Interval] | None = None,
+    fixed: Mapping[str, "Fixed"] | None = None,
 ) -> Tensor:
-    """A lower bound of every row over the inputs within bounds[network.input], shape (batch, spec).
+    """A lower bound of every row over the inputs within bounds[network.input], shape (batch, spec); -inf where there is none.
 
-    bounds: (lower, upper) of shape (batch, size) that hold for every value, under the premise. seen: if given, filled with
-    the coefficient that arrived at each value before its own multipliers were added. upper_lines: `chords(network, bounds)`,
-    where the caller has them already.
+    bounds: (lower, upper) of shape (batch, size) that hold for every value, under the premise; their dtype is that of the
+    pass. seen: if given, filled with the coefficient that arrived at each value before its own multipliers were added.
+    fixed: `fixed_lines(network, bounds)`, where the caller has them already. Raises UnsupportedOp.
     """
-    lines = chords(network, bounds) if upper_lines is None else upper_lines
-    pending = dict(rows.coefficients)
-    total = rows.constant
+    context = _Context(network, bounds, choices, fixed_lines(network, bounds) if fixed is None else fixed)
+    pending, total = dict(rows.coefficients), rows.constant
     if atoms is not None and choices.atoms is not None:
         for value, matrix in atoms.coefficients.items():
             _accumulate(pending, value, choices.atoms @ matrix)
         total = total + (choices.atoms * atoms.bias[:, None, :]).sum(-1)
+    units = rows.units
+    if units is not None and (seen is not None or not _starts_sparse(units, context)):
+        _accumulate(pending, units.value, _one_hot(units, context))
+        units = None
     for node in reversed(network.nodes):
-        coefficient, gain = _with_multipliers(pending.pop(node.output, None), node.output, bounds, choices, seen)
-        if coefficient is None:
-            continue
-        total = total + gain
-        transfer = BACKWARD.get(type(node.op))
-        if transfer is None:
-            raise UnsupportedOp(type(node.op).__name__, node.output, "no rule in the linear domain")
-        parts, shift = transfer(node, coefficient, _Context(network, bounds, choices, lines))
-        total = total + shift
-        for name, part in zip(node.inputs, parts, strict=True):
-            _accumulate(pending, name, part)
-    coefficient, gain = _with_multipliers(pending.pop(network.input, None), network.input, bounds, choices, seen)
+        if units is not None and units.value == node.output:
+            total = total + _pass_on(node, FIRST[type(node.op)](node, units, context), pending)
+        coefficient, gain = _with_multipliers(pending.pop(node.output, None), node.output, context, seen)
+        if coefficient is not None:
+            total = total + gain + _pass_on(node, _backward(node, coefficient, context), pending)
+    coefficient, gain = _with_multipliers(pending.pop(network.input, None), network.input, context, seen)
     assert not pending, f"rows over unknown values {sorted(pending)}"
     if coefficient is None:
         return total
-    low, high = bounds[network.input]
-    # sound: a linear form over a box is smallest at the corner that its signs choose
-    smallest = coefficient.clamp(min=0) * low[:, None] + coefficient.clamp(max=0) * high[:, None]
-    return total + gain + smallest.sum(-1)
+    return total + gain + _over_box(coefficient, *bounds[network.input])
+
+
+def _pass_on(node: Node, transferred: "Transferred", pending: dict[str, Tensor]) -> Tensor | float:
+    parts, gain = transferred
+    for name, part in zip(node.inputs, parts, strict=True):
+        if part is not None:
+            _accumulate(pending, name, part)
+    return gain
 
 
 def _accumulate(pending: dict[str, Tensor], value: str, coefficient: Tensor) -> None:
@@ -126,22 +206,39 @@ def _accumulate(pending: dict[str, Tensor], value: str, coefficient: Tensor) -> 
 
 
 def _with_multipliers(
-    coefficient: Tensor | None,
-    value: str,
-    bounds: Mapping[str, Interval],
-    choices: Choices,
-    seen: dict[str, Tensor] | None,
+    coefficient: Tensor | None, value: str, context: "_Context", seen: dict[str, Tensor] | None
 ) -> tuple[Tensor | None, Tensor | float]:
     """Add the multipliers on the value's own bounds: sound since lower - v <= 0 and v - upper <= 0 hold and they are >= 0."""
     if seen is not None and coefficient is not None:
         seen[value] = coefficient
     gain: Tensor | float = 0.0
-    for multipliers, side, sign in ((choices.lower, 0, -1.0), (choices.upper, 1, 1.0)):
+    for multipliers, side, sign in ((context.choices.lower, 0, -1.0), (context.choices.upper, 1, 1.0)):
         if value in multipliers:
             m = multipliers[value]
             coefficient = sign * m if coefficient is None else coefficient + sign * m
-            gain = gain - sign * (m * bounds[value][side][:, None]).sum(-1)
+            gain = gain + _weighed(m, -sign * context.bounds[value][side][:, None])
     return coefficient, gain
+
+
+def _weighed(a: Tensor, constants: Tensor) -> Tensor:
+    """sum of a * constants over the last axis, (batch, spec); -inf where an infinite constant has a weight other than 0.
+
+    a: (batch, spec, size), constants: (batch, spec or 1, size).
+    """
+    known = constants.isfinite()
+    if not bool(known.all()):
+        lost = ((a != 0) & ~known).any(-1)
+        return (a * constants.masked_fill(~known, 0.0)).sum(-1).masked_fill(lost, -torch.inf)
+    if constants.shape[1] == 1:
+        return torch.matmul(a, constants.mT)[..., 0]
+    return (a * constants).sum(-1)
+
+
+def _over_box(a: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The least value of the forms a (batch, spec, size) over the box."""
+    # sound: a linear form over a box is smallest at the corner that its signs choose, a * center - |a| * radius
+    center, radius = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+    return _weighed(a, center[:, None]) + _weighed(a.abs(), -radius[:, None])
 
 
 @dataclass(frozen=True)
@@ -149,22 +246,49 @@ class _Context:
     network: Network
     bounds: Mapping[str, Interval]
     choices: Choices
-    lines: Mapping[str, Interval]
+    fixed: Mapping[str, "Fixed"]
 
     def shaped(self, coefficient: Tensor, value: str) -> Tensor:
         """(batch, spec, size) as (batch * spec, *value shape)."""
         return coefficient.reshape(-1, *self.network.shapes[value])
 
+    def slopes(self, node: Node, *, lowest: bool) -> Tensor:
+        """The chosen slopes of the line below (lowest) or above a node, else the default."""
+        chosen = self.choices.slopes if lowest else self.choices.upper_slopes
+        return chosen[node.output] if node.output in chosen else default_slopes(node, self.bounds, lowest=lowest)
 
-Transferred = tuple[list[Tensor], Tensor | float]
+
+Fixed = Interval | PoolChoice
+"""What a pass uses of a node but cannot choose: the chord of an activation, the entries of a pool."""
+
+
+def fixed_lines(network: Network, bounds: Mapping[str, Interval]) -> dict[str, Fixed]:
+    """What depends on the bounds alone, by the output of the node."""
+    fixed: dict[str, Fixed] = {}
+    for node in network.nodes:
+        if isinstance(node.op, ACTIVATION_OPS):
+            fixed[node.output] = chord(node.op, *bounds[node.inputs[0]])
+        elif isinstance(node.op, MaxPool):
+            fixed[node.output] = pool_choice(node, network, *bounds[node.inputs[0]])
+    return fixed
+
+
+Transferred = tuple[list[Tensor | None], Tensor | float]
 Transfer = Callable[[Node, Tensor, _Context], Transferred]
+
+
+def _backward(node: Node, coefficient: Tensor, context: _Context) -> Transferred:
+    transfer = BACKWARD.get(type(node.op))
+    if transfer is None:
+        raise UnsupportedOp(type(node.op).__name__, node.output, "no rule in the linear domain")
+    return transfer(node, coefficient, context)
 
 
 def _linear(node: Node, a: Tensor, context: _Context) -> Transferred:
     weight, bias = (constant(node.op, name, a.dtype, a.device) for name in ("weight", "bias"))
-    forms = a.reshape(*a.shape[:2], -1, weight.shape[0])
+    forms = a.reshape(-1, weight.shape[0])
     # sound: exact substitution of W x + b
-    return [(forms @ weight).flatten(2)], (forms * bias).sum((-2, -1))
+    return [(forms @ weight).reshape(*a.shape[:2], -1)], (forms @ bias).reshape(*a.shape[:2], -1).sum(-1)
 
 
 def _conv(node: Node, a: Tensor, context: _Context) -> Transferred:
@@ -172,10 +296,9 @@ def _conv(node: Node, a: Tensor, context: _Context) -> Transferred:
     weight, bias = (constant(op, name, a.dtype, a.device) for name in ("weight", "bias"))
     forms = context.shaped(a, node.output)[:, 0]
     spread = _transposed_window(forms, weight, context.network.shapes[node.inputs[0]][2:], op, op.dilation, op.groups)
-    space = tuple(range(2, forms.ndim))
-    shift = (forms.sum(space) * bias).sum(-1)
+    shift = a @ bias.repeat_interleave(a.shape[2] // len(bias))
     # sound: exact substitution, the transposed convolution is the adjoint of the convolution
-    return [spread.reshape(*a.shape[:2], -1)], shift.reshape(a.shape[:2])
+    return [spread.reshape(*a.shape[:2], -1)], shift
 
 
 def _average_pool(node: Node, a: Tensor, context: _Context) -> Transferred:
@@ -215,7 +338,7 @@ def _scale(node: Node, a: Tensor, context: _Context) -> Transferred:
 
 def _sum(node: Node, a: Tensor, context: _Context) -> Transferred:
     op: Sum = node.op  # type: ignore[assignment]
-    return [c * a for c in op.coefficients], 0.0  # sound: exact substitution
+    return [a if c == 1 else c * a for c in op.coefficients], 0.0  # sound: exact substitution
 
 
 def _transpose(node: Node, a: Tensor, context: _Context) -> Transferred:
@@ -232,23 +355,108 @@ def _concat(node: Node, a: Tensor, context: _Context) -> Transferred:
     return [part.flatten(2) for part in forms.split(lengths, dim=op.axis + 2)], 0.0  # sound: renames entries
 
 
+def _select(node: Node, a: Tensor, context: _Context) -> Transferred:
+    op: Select = node.op  # type: ignore[assignment]
+    kept, places = _selected(op, a.device)
+    spread = torch.zeros(*a.shape[:2], context.network.size(node.inputs[0]), dtype=a.dtype, device=a.device)
+    # sound: exact substitution; entries that are 0 carry nothing
+    return [spread.index_add(2, places, a[..., kept])], 0.0
+
+
+@lru_cache(maxsize=256)
+def _selected(op: Select, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The outputs that are not 0, and the input entries that they are."""
+    indices = torch.from_numpy(np.array(op.indices)).to(device)
+    kept = (indices >= 0).nonzero()[:, 0]
+    return kept, indices[kept]
+
+
 def _activation(node: Node, a: Tensor, context: _Context) -> Transferred:
-    slope, intercept = context.lines[node.output]
-    positive, negative = a.clamp(min=0), a.clamp(max=0)
+    slope, shift = (side[:, None] for side in context.fixed[node.output])  # type: ignore[union-attr]
+    below = context.slopes(node, lowest=True)
     # sound: f(z) >= slope * z for slopes in the op's range, and a convex f lies below its chord on [low, high]
-    coefficient = positive * context.choices.slopes[node.output] + negative * slope[:, None]
-    return [coefficient], (negative * intercept[:, None]).sum(-1)
+    if bool(shift.isfinite().all()):
+        part, gain = _Bend.apply(a, below, slope, shift)
+        return [part], gain
+    (part,), gain = _between(a, (below, torch.zeros_like(shift)), (slope, shift))
+    return [part], gain
+
+
+class _Bend(torch.autograd.Function):
+    """Coefficients a times below where positive and above where negative, and the sum of the negative ones times shift.
+
+    Differentiable in a and below; a: (batch, spec, size), below: (batch, spec or 1, size), above, shift: (batch, 1, size).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, below: Tensor, above: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        slope = torch.where(a >= 0, below, above)
+        ctx.save_for_backward(a, slope, shift)
+        ctx.shared = below.shape
+        return a * slope, torch.matmul(a.clamp(max=0), shift.mT)[..., 0]
+
+    @staticmethod
+    def backward(ctx: Any, of_part: Tensor, of_gain: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        a, slope, shift = ctx.saved_tensors
+        of_a = of_below = None
+        if ctx.needs_input_grad[0]:
+            of_a = torch.addcmul(of_gain[..., None] * (shift * (a < 0)), of_part, slope)
+        if ctx.needs_input_grad[1]:
+            of_below = (of_part * a.clamp(min=0)).sum_to_size(ctx.shared)
+        return of_a, of_below, None, None
+
+
+def _between(a: Tensor, below: Sequence[Tensor], above: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Coefficients a of a node onto its inputs, and the gain: below and above hold one coefficient an input, then a constant.
+
+    All (batch, spec or 1, size). A row that would take an infinite coefficient or constant gets the gain -inf.
+    """
+    positive = a >= 0
+    chosen = [torch.where(positive, b, c) for b, c in zip(below, above, strict=True)]
+    known = torch.stack([c.detach().isfinite() for c in chosen]).all(0)
+    if bool(known.all()):
+        return [a * c for c in chosen[:-1]], (a * chosen[-1]).sum(-1)
+    lost = ((a != 0) & ~known).any(-1)
+    *parts, gains = (a * c.masked_fill(~known, 0.0) for c in chosen)
+    return parts, gains.sum(-1).masked_fill(lost, -torch.inf)
+
+
+def _curve(node: Node, a: Tensor, context: _Context) -> Transferred:
+    low, high = (side[:, None] for side in context.bounds[node.inputs[0]])
+    lines = []
+    for lowest in (True, False):
+        slope = context.slopes(node, lowest=lowest)
+        lines.append((slope, intercept(node.op, slope, low, high, lowest=lowest)))
+    # sound: each intercept is that of a line which stays on its side of the curve on [low, high]
+    (part,), gain = _between(a, *lines)
+    return [part], gain
+
+
+def _product(node: Node, a: Tensor, context: _Context) -> Transferred:
+    p, q = (context.bounds[name] for name in node.inputs)
+    known = torch.stack([side.isfinite() for side in (*p, *q)]).all(0)
+    if not bool(known.all()):
+        p, q = ((low.masked_fill(~known, 0.0), high.masked_fill(~known, 0.0)) for low, high in (p, q))
+    sides = [planes(p, q, context.slopes(node, lowest=lowest), lowest=lowest) for lowest in (True, False)]
+    # sound: McCormick's planes hold for every p and q within their bounds, which for a square are those of one value
+    parts, gain = _between(a, *sides)
+    return [*parts], gain + _weighed(a, torch.where(known, 0.0, -torch.inf).to(a.dtype)[:, None])
+
+
+def _step(node: Node, a: Tensor, context: _Context) -> Transferred:
+    low, high = (side[:, None] for side in context.bounds[node.output])
+    # sound: the bounds of the result
+    return [None], _between(a, (low,), (high,))[1]
 
 
 def _max_pool(node: Node, a: Tensor, context: _Context) -> Transferred:
-    low, high = context.bounds[node.inputs[0]]
-    pool = pool_choice(node, context.network, low, high)
+    pool: PoolChoice = context.fixed[node.output]  # type: ignore[assignment]
     positive, negative = a.clamp(min=0), a.clamp(max=0)
     kept = positive + negative * pool.dominates[:, None]
     # sound: a maximum is >= each entry, equal to one that dominates the others, and <= the largest upper bound
-    coefficient = torch.zeros(*a.shape[:2], low.shape[1], dtype=a.dtype, device=a.device)
+    coefficient = torch.zeros(*a.shape[:2], context.network.size(node.inputs[0]), dtype=a.dtype, device=a.device)
     coefficient = coefficient.scatter_add(2, pool.index[:, None].expand_as(kept), kept)
-    return [coefficient], (negative * (pool.upper * ~pool.dominates)[:, None]).sum(-1)
+    return [coefficient], _weighed(-negative, -pool.upper.masked_fill(pool.dominates, 0.0)[:, None])
 
 
 BACKWARD: dict[type, Transfer] = {
@@ -260,227 +468,49 @@ BACKWARD: dict[type, Transfer] = {
     Reshape: lambda node, a, context: ([a], 0.0),  # sound: entries keep their C order
     Transpose: _transpose,
     Concat: _concat,
-    Relu: _activation,
-    LeakyRelu: _activation,
+    Select: _select,
     MaxPool: _max_pool,
+    Product: _product,
+    **dict.fromkeys(ACTIVATION_OPS, _activation),
+    **dict.fromkeys(CURVE_OPS, _curve),
+    **dict.fromkeys(STEP_OPS, _step),
 }
 
 
-@dataclass(frozen=True)
-class PoolChoice:
-    """For each output of a MaxPool, (batch, outputs): the window entry with the largest lower bound, whether it dominates
-    every other entry of its window, and the largest upper bound."""
-
-    index: Tensor
-    dominates: Tensor
-    upper: Tensor
+def _one_hot(units: Units, context: _Context) -> Tensor:
+    return functional.one_hot(units.indices, context.network.size(units.value)).to(units.signs.dtype) * units.signs[..., None]
 
 
-def pool_choice(node: Node, network: Network, low: Tensor, high: Tensor) -> PoolChoice:
-    """The choices of a MaxPool node under bounds (batch, size) of its input."""
-    windows = pool_windows(node, network, low.device)
-    inside = windows >= 0
-    places = windows.clamp(min=0)
-    lows = low[:, places].masked_fill(~inside, -torch.inf)
-    highs = high[:, places].masked_fill(~inside, -torch.inf)
-    best = lows.argmax(-1)
-    others = highs.scatter(2, best[..., None], -torch.inf).amax(-1)
-    index = places.expand(len(low), -1, -1).gather(2, best[..., None])[..., 0]
-    return PoolChoice(index, lows.amax(-1) >= others, highs.amax(-1))
-
-
-def pool_windows(node: Node, network: Network, device: torch.device) -> Tensor:
-    """Flat input indices of each output's window, (outputs, window entries); -1 marks padding."""
-    op: MaxPool = node.op  # type: ignore[assignment]
-    shape = network.shapes[node.inputs[0]]
-    size = network.size(node.inputs[0])
-    numbers = torch.arange(1, size + 1, dtype=torch.float64, device=device).reshape(shape)
-    padded = pad(numbers, op.padding, 0.0)
-    for axis, (kernel, stride, dilation) in enumerate(zip(op.kernel, op.stride, op.dilation, strict=True)):
-        span = dilation * (kernel - 1) + 1
-        padded = padded.unfold(axis + 2, span, stride)[..., ::dilation]
-    outputs = network.size(node.output)
-    return padded.reshape(outputs, -1).long() - 1
-
-
-def chord(op: Any, low: Tensor, high: Tensor) -> Interval:
-    """Slope and intercept of a line above the activation on [low, high], tight at both ends."""
-    f_low, f_high = activation(op, low), activation(op, high)
-    width = high - low
-    point = width <= 1e-12 * (1.0 + low.abs())
-    steepest = torch.ones_like(low)
-    slope = torch.where(point, steepest, (f_high - f_low) / width.masked_fill(point, 1.0))
-    slope = slope.clamp(slope_floor(op), 1.0)
-    return slope, torch.maximum(f_low - slope * low, f_high - slope * high)
-
-
-def chords(network: Network, bounds: Mapping[str, Interval]) -> dict[str, Interval]:
-    """The chord of every activation, by output name."""
-    return {node.output: chord(node.op, *bounds[node.inputs[0]]) for node in activation_nodes(network)}
-
-
-def activation(op: Any, z: Tensor) -> Tensor:
-    """The activation function itself."""
-    return z.relu() if isinstance(op, Relu) else functional.leaky_relu(z, op.slope)
-
-
-def slope_floor(op: Any) -> float:
-    """The smallest slope of a line through 0 below the activation; the largest is 1."""
-    return 0.0 if isinstance(op, Relu) else op.slope
-
-
-def activation_nodes(network: Network) -> list[Node]:
-    """The nodes with a line below and a line above, in network order."""
-    return [node for node in network.nodes if isinstance(node.op, (Relu, LeakyRelu))]
-
-
-def adaptive_slopes(network: Network, bounds: Mapping[str, Interval]) -> dict[str, Tensor]:
-    """The lower line that leaves the smaller area (DeepPoly), (batch, 1, size) for each activation; exact where stable."""
-    slopes = {}
-    for node in activation_nodes(network):
-        low, high = bounds[node.inputs[0]]
-        slopes[node.output] = torch.where(high > -low, 1.0, slope_floor(node.op)).to(low.dtype)[:, None]
-    return slopes
-
-
-def unit_rows(value: str, size: int, indices: Tensor, signs: Tensor) -> Rows:
-    """Rows sign * value[index]; indices and signs: (batch, spec)."""
-    one_hot = functional.one_hot(indices, size).to(signs.dtype) * signs[..., None]
-    return Rows({value: one_hot}, torch.zeros_like(signs))
-
-
-@dataclass(frozen=True)
-class Optimised:
-    """The best bounds found, (batch, spec), with the choices that give them."""
-
-    bounds: Tensor
-    choices: Choices
-
-
-def optimise(
-    network: Network,
-    bounds: Mapping[str, Interval],
-    rows: Rows,
-    start: Choices,
-    *,
-    atoms: Atoms | None = None,
-    steps: int = 100,
-    rate: float = 0.1,
-    scales: Mapping[str, Tensor] | None = None,
-    target: float = torch.inf,
-    out_of_time: Callable[[], bool] = lambda: False,
-) -> Optimised:
-    """Climb from `start` by Adam on slopes and multipliers, keeping each row's best.
-
-    scales[v]: (batch, spec, 1) typical size of the coefficients that reach v, the unit of its multipliers' steps; values
-    absent from it step in units of 1. Stops early when every row passes `target`.
-    """
-    leaves = _Leaves(network, start, scales or {})
-    lines = chords(network, bounds)
-    best = torch.full_like(rows.constant, -torch.inf)
-    earlier = best
-    kept = start
-    momentum = [(torch.zeros_like(p), torch.zeros_like(p)) for p in leaves.parameters]
-    for step in range(steps + 1):
-        choices = leaves.choices()
-        value = lower_bounds(network, bounds, rows, choices, atoms=atoms, upper_lines=lines)
-        better = value.detach() > best
-        best = torch.where(better, value.detach(), best)
-        kept = choose(better, choices, kept)
-        if step == steps or not value.requires_grad or bool((best > target).all()) or out_of_time():
-            break
-        if step % PATIENCE == 0:
-            if step and _hopeless(best, earlier, target, steps - step):
-                break
-            earlier = best
-        gradients = torch.autograd.grad(value.sum(), leaves.parameters, allow_unused=True)
-        leaves.climb(gradients, momentum, step, rate * 0.98**step)
-    return Optimised(best, kept)
-
-
-def _hopeless(best: Tensor, earlier: Tensor, target: float, steps_left: int) -> bool:
-    """Whether no open row would reach the target if it went on gaining at the pace of the last PATIENCE steps.
-
-    Gains shrink as the climb nears its top, so the forecast is generous.
-    """
-    if target == torch.inf:
+def _starts_sparse(units: Units, context: _Context) -> bool:
+    """Whether the rows can start from the weights of the node that computes their value."""
+    node = context.network.producers.get(units.value)
+    if node is None or type(node.op) not in FIRST:
         return False
-    forecast = best + (best - earlier) * (steps_left / PATIENCE)
-    return bool(((best > target) | (forecast < target)).all())
+    return isinstance(node.op, Conv) or context.network.size(units.value) == len(node.op.weight)  # type: ignore[union-attr]
 
 
-class _Leaves:
-    """Flat list of the parameters being optimised, with their units and ranges."""
-
-    def __init__(self, network: Network, start: Choices, scales: Mapping[str, Tensor]) -> None:
-        floors = {node.output: slope_floor(node.op) for node in activation_nodes(network)}
-        self.names: list[tuple[str, str]] = []
-        self.parameters: list[Tensor] = []
-        self.units: list[Tensor | float] = []
-        self.ranges: list[tuple[float, float]] = []
-        for name, slopes in start.slopes.items():
-            self._add("slopes", name, slopes, 1.0, (floors[name], 1.0))
-        for kind in ("lower", "upper"):
-            for name, multipliers in getattr(start, kind).items():
-                self._add(kind, name, multipliers, scales.get(name, 1.0), (0.0, torch.inf))
-        if start.atoms is not None and start.atoms.numel():
-            self._add("atoms", "", start.atoms, scales.get("", 1.0), (0.0, torch.inf))
-
-    def _add(self, kind: str, name: str, tensor: Tensor, unit: Tensor | float, limits: tuple[float, float]) -> None:
-        self.names.append((kind, name))
-        self.parameters.append(tensor.detach().clone().requires_grad_())
-        self.units.append(unit)
-        self.ranges.append(limits)
-
-    def choices(self) -> Choices:
-        groups: dict[str, dict[str, Tensor]] = {"slopes": {}, "lower": {}, "upper": {}, "atoms": {}}
-        for (kind, name), parameter in zip(self.names, self.parameters, strict=True):
-            groups[kind][name] = parameter
-        return Choices(groups["slopes"], groups["lower"], groups["upper"], groups["atoms"].get(""))
-
-    @torch.no_grad()
-    def climb(
-        self, gradients: tuple[Tensor | None, ...], momentum: list[tuple[Tensor, Tensor]], step: int, rate: float
-    ) -> None:
-        """One Adam step upward (Kingma and Ba 2015), clipped to each parameter's range."""
-        for parameter, gradient, (first, second), unit, (low, high) in zip(
-            self.parameters, gradients, momentum, self.units, self.ranges, strict=True
-        ):
-            if gradient is None:
-                continue
-            first.mul_(0.9).add_(gradient, alpha=0.1)
-            second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            move = (first / (1 - 0.9 ** (step + 1))) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12)
-            parameter.add_(rate * move * unit).clamp_(low, high)
+def _linear_units(node: Node, units: Units, context: _Context) -> Transferred:
+    weight, bias = (constant(node.op, name, units.signs.dtype, units.signs.device) for name in ("weight", "bias"))
+    # sound: the row of W x + b that the unit names
+    return [weight[units.indices] * units.signs[..., None]], bias[units.indices] * units.signs
 
 
-def choose(better: Tensor, new: Choices, old: Choices) -> Choices:
-    """Row by row (batch, spec), the new choices where `better`."""
-    mask = better[..., None]
-
-    def pick(fresh: Mapping[str, Tensor], stale: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: torch.where(mask, fresh[name].detach(), stale[name]) for name in stale}
-
-    atoms = None if old.atoms is None or new.atoms is None else torch.where(mask, new.atoms.detach(), old.atoms)
-    return Choices(pick(new.slopes, old.slopes), pick(new.lower, old.lower), pick(new.upper, old.upper), atoms)
-
-
-def select(choices: Choices, rows: Tensor) -> Choices:
-    """The choices of some batch entries."""
-    return Choices(
-        {n: t[rows] for n, t in choices.slopes.items()},
-        {n: t[rows] for n, t in choices.lower.items()},
-        {n: t[rows] for n, t in choices.upper.items()},
-        None if choices.atoms is None else choices.atoms[rows],
-    )
+def _conv_units(node: Node, units: Units, context: _Context) -> Transferred:
+    op: Conv = node.op  # type: ignore[assignment]
+    weight, bias = (constant(op, name, units.signs.dtype, units.signs.device) for name in ("weight", "bias"))
+    entries = windows_of(op, context.network.shapes[node.inputs[0]], weight.shape[2:], units.signs.device)
+    positions = entries.shape[1]
+    channel, position = units.indices // positions, units.indices % positions
+    group = channel // (len(weight) // op.groups)
+    places = entries.reshape(op.groups, -1, positions, entries.shape[2]).transpose(1, 2).flatten(2)[group, position]
+    size = context.network.size(node.inputs[0])
+    spread = torch.zeros(*units.indices.shape, size + 1, dtype=weight.dtype, device=weight.device)
+    # padding is written to one entry past the end, which is cut off
+    taken = weight.flatten(1)[channel] * units.signs[..., None]
+    spread = spread.scatter(2, torch.where(places < 0, size, places), taken)[..., :size]
+    # sound: the window of the input that the unit reads, with its weights
+    return [spread], bias[channel] * units.signs
 
 
-def join(parts: Sequence[Choices]) -> Choices:
-    """The choices of several batches, one after the other."""
-    first = parts[0]
-    return Choices(
-        {n: torch.cat([p.slopes[n] for p in parts]) for n in first.slopes},
-        {n: torch.cat([p.lower[n] for p in parts]) for n in first.lower},
-        {n: torch.cat([p.upper[n] for p in parts]) for n in first.upper},
-        None if first.atoms is None else torch.cat([p.atoms for p in parts if p.atoms is not None]),
-    )
+FIRST: dict[type, Callable[[Node, Units, _Context], Transferred]] = {Linear: _linear_units, Conv: _conv_units}
+"""Rows that start at single entries of a value, through the node that computes it, with no matrix of zeros and ones."""

@@ -14,25 +14,20 @@ from torch import Tensor
 from verifier.certificate import Close
 from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of
 from verifier.domains.interval import interval_bounds
-from verifier.domains.linear import (
-    Atoms,
-    Choices,
+from verifier.domains.linear import Atoms, Choices, Rows, choose, join, lower_bounds, select, unit_rows
+from verifier.domains.optimise import Optimised, optimise
+from verifier.domains.relaxations import (
     Interval,
-    Optimised,
-    Rows,
-    activation_nodes,
     adaptive_slopes,
-    choose,
-    join,
-    lower_bounds,
-    optimise,
-    select,
-    unit_rows,
+    adaptive_upper_slopes,
+    relaxed_nodes,
+    undecided,
+    values_read,
 )
 from verifier.engines.problem import Batch, GoalRow, Goals, Group, gather, goal_rows, relation_atoms
 from verifier.engines.record import close_of, steps_of
 from verifier.network import Network
-from verifier.ops import AveragePool, Conv, Linear, MaxPool, Sum
+from verifier.ops import AveragePool, Conv, Linear, Sum
 from verifier.region import outer_bounds
 
 MAX_ENTRIES = 8_000_000  # of one coefficient tensor: 64 MB
@@ -71,43 +66,37 @@ def intervals(known: Bounds) -> dict[str, Interval]:
 
 
 def tighten(batch: Batch, *, steps: int = 0, out_of_time: Clock = never) -> Batch:
-    """Bound the unstable inputs of activations again by backward passes, layer by layer.
+    """Bound the undecided entries that relaxed nodes read again by backward passes, value by value in network order.
 
-    With steps > 0 the slopes and the multipliers on the premise are optimised for each neuron.
+    With steps > 0 the slopes and the multipliers on the premise are optimised for each entry.
     """
-    activations = activation_nodes(batch.network)
-    for node in batch.network.nodes:
+    for value in values_read(batch.network):
         if out_of_time() or bool(batch.empty.all()):
             break
-        if isinstance(node.op, MaxPool) or node in activations:
-            value = node.inputs[0]
-            if steps or not interval_is_exact(batch.network, value):
-                batch = _tighten_value(batch, value, steps, out_of_time)
+        if steps or not interval_is_exact(batch.network, value):
+            batch = _tighten_value(batch, value, steps, out_of_time)
     return batch
 
 
 def interval_is_exact(network: Network, value: str) -> bool:
     """Whether interval propagation loses nothing up to this value: one mixing linear map of the input at most."""
-    mixing = 0
+    mixing, relaxed = 0, relaxed_nodes(network)
     while value != network.input:
         node = network.producers[value]
-        if isinstance(node.op, (Sum, MaxPool)) or len(node.inputs) > 1 or node in activation_nodes(network):
+        if isinstance(node.op, Sum) or len(node.inputs) > 1 or node in relaxed:
             return False
         mixing += isinstance(node.op, (Linear, Conv, AveragePool))
         value = node.inputs[0]
     return mixing <= 1
 
 
-def undecided(batch: Batch, value: str) -> Tensor:
-    """The entries of a value (groups, size) on which an activation is not yet linear, or a maximum may still depend."""
-    low, high = batch.bounds[value]
-    feeds_pool = any(isinstance(n.op, MaxPool) and n.inputs[0] == value for n in batch.network.nodes)
-    open_ = (low < high) if feeds_pool else (low < 0) & (high > 0)
-    return open_ & ~batch.empty[:, None]
+def open_entries(batch: Batch, value: str) -> Tensor:
+    """The entries of a value (groups, size) at which some relaxation of a group that is not empty is not exact."""
+    return undecided(batch.network, batch.bounds, value) & ~batch.empty[:, None]
 
 
 def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> Batch:
-    open_ = undecided(batch, value)
+    open_ = open_entries(batch, value)
     count = int(open_.sum(1).max())
     if not count:
         return batch
@@ -133,18 +122,27 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
 def _bound_neurons(batch: Batch, value: str, columns: Tensor, sign: int, steps: int, out_of_time: Clock) -> Optimised:
     """Lower bounds of sign * value at columns (groups, count)."""
     signs = torch.full(columns.shape, float(sign), dtype=torch.float64)
-    rows = unit_rows(value, batch.network.size(value), columns, signs)
-    slopes = adaptive_slopes(batch.network, batch.bounds)
+    rows = unit_rows(value, columns, signs)
+    start = adaptive(batch.network, batch.bounds)
     if not steps:
-        choices = Choices(_upstream(batch.network, value, slopes))
+        slopes, upper_slopes = (_upstream(batch.network, value, s) for s in (start.slopes, start.upper_slopes))
+        choices = Choices(slopes, upper_slopes=upper_slopes)
         with torch.no_grad():
             return Optimised(lower_bounds(batch.network, batch.bounds, rows, choices), choices)
-    # the premise may speak of values past this one, so the pass may meet any activation
-    wide = {name: s.expand(-1, columns.shape[1], -1) for name, s in slopes.items()}
+    # the premise may speak of values past this one, so the pass may meet any node
+    wide = Choices(
+        {name: s.expand(-1, columns.shape[1], -1) for name, s in start.slopes.items()},
+        upper_slopes={name: s.expand(-1, columns.shape[1], -1) for name, s in start.upper_slopes.items()},
+    )
     upstream = [name for name in batch.multiplied if name in _before(batch.network, value)]
     return climb(
         batch.network, batch.bounds, rows, wide, atoms=batch.atoms, multiplied=upstream, steps=steps, out_of_time=out_of_time
     )
+
+
+def adaptive(network: Network, bounds: Mapping[str, Interval]) -> Choices:
+    """The slopes that a pass takes where nothing is optimised, (batch, 1, size), and no multipliers."""
+    return Choices(adaptive_slopes(network, bounds), upper_slopes=adaptive_upper_slopes(network, bounds))
 
 
 def _before(network: Network, value: str) -> set[str]:
@@ -162,7 +160,7 @@ def climb(
     network: Network,
     bounds: Mapping[str, Interval],
     rows: Rows,
-    slopes: Mapping[str, Tensor],
+    plain: Choices,
     *,
     atoms: Atoms | None,
     multiplied: Sequence[str],
@@ -173,13 +171,13 @@ def climb(
 ) -> Optimised:
     """Optimise rows from the best of several starts: no multipliers, or those that stop the pass at one of `multiplied`.
 
-    slopes: (batch, spec, size). Stopping at v means to cancel every coefficient there against the bounds of v, which is what
-    proves a clause whose body confines a whole layer.
+    plain: slopes (batch, spec, size). Stopping at v means to cancel every coefficient there against the bounds of v, which is
+    what proves a clause whose body confines a whole layer.
     """
     seen: dict[str, Tensor] = {}
     zeros = {v: torch.zeros(*rows.constant.shape, network.size(v), dtype=rows.constant.dtype) for v in multiplied}
     no_atoms = None if atoms is None else torch.zeros(*rows.constant.shape, atoms.bias.shape[1], dtype=rows.constant.dtype)
-    start = Choices(slopes, zeros, zeros, no_atoms)
+    start = replace(plain, lower=zeros, upper=zeros, atoms=no_atoms)
     with torch.no_grad():
         best = lower_bounds(network, bounds, rows, start, atoms=atoms, seen=seen)
         scales = {v: seen[v].abs().mean(-1, keepdim=True) + 1e-9 for v in multiplied if v in seen}
@@ -232,7 +230,7 @@ def _bound_goal_rows(
         batch.network,
         own,
         goal_rows(batch.network, [row.goal.atom for row in rows]),
-        adaptive_slopes(batch.network, own),
+        adaptive(batch.network, own),
         atoms=atoms,
         multiplied=batch.multiplied,
         steps=steps,

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close, Relaxation, Step
-from verifier.domains.linear import Choices, Optimised, pool_choice
+from verifier.domains.linear import Choices
+from verifier.domains.optimise import Optimised
+from verifier.domains.relaxations import pool_choice
 from verifier.engines.problem import Batch, Goals
 from verifier.formula import Atom
 from verifier.ops import MaxPool
@@ -52,10 +54,9 @@ def _multipliers(
 
 def _relaxation(batch: Batch, choices: Choices, entry: int, position: int, rows: Tensor, multipliers: np.ndarray) -> Relaxation:
     """entry: where in the choices; position: which group; rows: which of the entry's specs."""
-    slopes: dict[str, np.ndarray] = {}
-    for name, tensor in choices.slopes.items():
-        own = tensor[entry].detach()
-        slopes[name] = (own if len(own) == 1 else own[rows]).numpy().copy()
+    slopes, upper_slopes = (
+        {n: _of_rows(t[entry], rows) for n, t in side.items()} for side in (choices.slopes, choices.upper_slopes)
+    )
     for node in batch.network.nodes:
         if isinstance(node.op, MaxPool):
             low, high = (side[position : position + 1] for side in batch.bounds[node.inputs[0]])
@@ -64,4 +65,9 @@ def _relaxation(batch: Batch, choices: Choices, entry: int, position: int, rows:
         {name: t[entry, rows].detach().numpy().copy() for name, t in side.items() if bool(t[entry, rows].any())}
         for side in (choices.lower, choices.upper)
     )
-    return Relaxation(slopes, lower, upper, multipliers)
+    return Relaxation(slopes, lower, upper, multipliers, upper_slopes)
+
+
+def _of_rows(tensor: Tensor, rows: Tensor) -> np.ndarray:
+    """Slopes (spec or 1, size) of some rows, as float64; those that all rows share stay one row."""
+    return (tensor if len(tensor) == 1 else tensor[rows]).detach().to(torch.float64).numpy().copy()

@@ -16,12 +16,12 @@ from verifier.certificate import Close, ProofNode, Split
 from verifier.domains.linear import (
     Choices,
     Interval,
-    activation_nodes,
     chord,
     join,
     lower_bounds,
     select,
 )
+from verifier.domains.relaxations import activation_nodes
 from verifier.engines.bound import Clock, bound_goals, closes, push
 from verifier.engines.leaf import linear_program
 from verifier.engines.problem import Batch, Goal, GoalRow, Goals, Searched, TryPoints, gather, goal_rows

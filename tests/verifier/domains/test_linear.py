@@ -10,14 +10,11 @@ from verifier.domains.linear import (
     Atoms,
     Choices,
     Rows,
-    activation_nodes,
-    adaptive_slopes,
     lower_bounds,
-    optimise,
-    pool_windows,
-    slope_floor,
     unit_rows,
 )
+from verifier.domains.optimise import optimise
+from verifier.domains.relaxations import activation_nodes, adaptive_slopes, pool_windows, slope_floor
 from verifier.evaluate import evaluate
 from verifier.network import Network
 from verifier.ops import Linear, MaxPool, Relu, frozen_array
@@ -66,7 +63,7 @@ def test_multipliers_on_atoms_bound_the_samples_that_satisfy_them(seed: int) -> 
     matrices = {name: torch.from_numpy(rng.normal(size=(1, 2, network.size(name)))) for name in ("h", "t")}
     sides = sum(values[n] @ matrices[n][0].T for n in matrices)
     atoms = Atoms(matrices, -sides.median(0).values[None])
-    rows = unit_rows("y", 2, torch.tensor([[0, 1]]), torch.tensor([[1.0, -1.0]], dtype=torch.float64))
+    rows = unit_rows("y", torch.tensor([[0, 1]]), torch.tensor([[1.0, -1.0]], dtype=torch.float64))
     choices = random_choices(network, rng, 1, 2)
     choices = Choices(choices.slopes, {}, {}, torch.from_numpy(rng.exponential(size=(1, 2, 2))))
     found = lower_bounds(network, bounds_of(network, lower, upper), rows, choices, atoms=atoms)
@@ -80,7 +77,7 @@ def test_a_network_worked_out_by_hand() -> None:
     first = Linear(frozen_array([[1.0, 1.0], [1.0, -1.0]]), frozen_array([0.0, 0.0]))
     network = chain((1, 2), first, Relu(), Linear(frozen_array([[1.0, -1.0]]), frozen_array([0.5])))
     bounds = bounds_of(network, np.array([[-1.0, -1.0]]), np.array([[1.0, 1.0]]))
-    rows = unit_rows("v3", 1, torch.tensor([[0]]), torch.ones(1, 1, dtype=torch.float64))
+    rows = unit_rows("v3", torch.tensor([[0]]), torch.ones(1, 1, dtype=torch.float64))
     # y >= 0 * (a + b) - (0.5 * (a - b) + 1) + 0.5, smallest at a = 1, b = -1
     flat = Choices({"v2": torch.zeros(1, 1, 2, dtype=torch.float64)})
     assert lower_bounds(network, bounds, rows, flat).item() == pytest.approx(-1.5)
@@ -100,8 +97,7 @@ def test_optimising_never_loses(kind: str) -> None:
     network = random_network(kind, seed=1)
     lower, upper = random_box(network, seed=1, batch=3)
     bounds = bounds_of(network, lower, upper)
-    outputs = network.size(network.output)
-    rows = unit_rows(network.output, outputs, torch.zeros(3, 1, dtype=torch.long), torch.ones(3, 1, dtype=torch.float64))
+    rows = unit_rows(network.output, torch.zeros(3, 1, dtype=torch.long), torch.ones(3, 1, dtype=torch.float64))
     start = Choices(adaptive_slopes(network, bounds))
     plain = lower_bounds(network, bounds, rows, start)
     best = optimise(network, bounds, rows, start, steps=30)
