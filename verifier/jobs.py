@@ -193,6 +193,7 @@ def _run(
     last = _work(work, request, sender.send)
     sender.send(last)
     sender.close()
+    sys.stderr.flush()
     os._exit(0)
 
 
@@ -203,6 +204,7 @@ def _redirect_output(mute: bool) -> None:
     os.dup2(target, 1)
     if mute:
         os.dup2(target, 2)
+        sys.stderr = open(target, "w")  # noqa: SIM115
     sys.stdout = sys.stderr
 
 

@@ -1,5 +1,8 @@
 """The verifier's command line."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from laws.networks import random_network
@@ -56,8 +59,35 @@ def test_a_damaged_file_is_refused(proof, capsys):
     assert capsys.readouterr().err.startswith("BadCertificate: ")
 
 
-def test_the_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"verifier {__version__}\n"
+def test_several_certificates_are_checked(proof, capsys, tmp_path):
+    network, certificate, query = proof
+    write_certificate(query, Certificate(query.network.sha256, query.sha256, ()), tmp_path / "empty.npz")
+    assert main(["check", str(certificate), str(tmp_path / "empty.npz"), "--network", str(network)]) == 1
+    assert capsys.readouterr().out.endswith("1 of 2 accepted\n")
+
+
+def test_the_name_and_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+    assert main(["--name"]) == 0
+    assert capsys.readouterr().out == "specmine verifier\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["supports", "--onnx-operators"], ["verify", "x", "--network", "y"]]
+)
+def test_what_needs_no_solver_loads_none(arguments):
+    code = f"import sys; from verifier.__main__ import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_names_the_exit_codes(capsys):
+    for arguments in (["--help"], ["verify", "--help"], ["bench", "--help"], ["check", "--help"]):
+        assert main(arguments) == 0
+        assert "exit codes:" in capsys.readouterr().out
+
+
+def test_no_command_is_bad_usage(capsys):
+    assert main([]) == 2
+    assert "COMMAND" in capsys.readouterr().err

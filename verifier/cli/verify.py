@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from verifier import __version__
 from verifier.cli.assignment import write_assignment
 from verifier.cli.codes import BAD_INPUT, BUG, DECIDED, UNDECIDED
-from verifier.errors import BadQuery
+from verifier.errors import BadNetwork, BadQuery
 from verifier.jobs import Ended, Job, run_job
 from verifier.task import Answer, Loaded, Request, Written, decide
 
@@ -80,7 +80,7 @@ def whole(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     name, network = _named(options.network)
-    _check_writable(options.certificate)
+    _check_paths(network, options.query, options.certificate)
     limit = STARTED + options.timeout
     request = Request(
         network, options.query, limit - min(EARLIER_S, 0.1 * options.timeout), name, options.engine, options.seed,
@@ -113,10 +113,15 @@ def _named(given: list[str]) -> tuple[str | None, str]:
     return name, path
 
 
-def _check_writable(path: str | None) -> None:
-    folder = os.path.dirname(os.path.abspath(path)) if path else None
+def _check_paths(network: str, query: str, certificate: str | None) -> None:
+    """What can be seen without reading, before anything heavy starts."""
+    if not os.path.isfile(network):
+        raise BadNetwork(f"{network}: no such file; give the path of a network file")
+    if not os.path.isfile(query):
+        raise BadQuery(f"{query}: no such file; give the path of a VNN-LIB file")
+    folder = os.path.dirname(os.path.abspath(certificate)) if certificate else None
     if folder is not None and not os.access(folder, os.W_OK):
-        raise BadQuery(f"--certificate {path!r}: the folder {folder!r} cannot be written to; make it first")
+        raise BadQuery(f"--certificate {certificate!r}: the folder {folder!r} cannot be written to; make it first")
 
 
 def _outcome(ended: Ended) -> Outcome:

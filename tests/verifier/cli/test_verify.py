@@ -1,0 +1,170 @@
+"""`verifier verify`: what is printed, where, and with which exit code."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+from model_files import query1, query2, write_distance
+from onnx import numpy_helper
+
+import verifier.cli.verify as command
+from verifier import __version__
+from verifier.__main__ import main
+from verifier.task import Answer, Loaded
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_distance(tmp_path / "net.onnx")
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def real_run(*arguments):
+    """The command in a process of its own, as a user starts it."""
+    run = subprocess.run([sys.executable, "-m", "verifier", *map(str, arguments)], capture_output=True, text=True)
+    return run.returncode, run.stdout, run.stderr
+
+
+def test_a_query_with_a_hidden_value_is_satisfied(tmp_path, model):
+    query = write(tmp_path / "q.vnnlib", query2(0.5, 0.0))
+    code, out, err = real_run("verify", query, "--network", f"f={model}", "--timeout", 100)
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0] == "sat"
+    assert [lines[1], lines[4], lines[7]] == ["X real [1,2]", "H real [1,2]", "Y real [1,1]"]
+    x0, x1, h0, h1, y = (float(lines[k]) for k in (2, 3, 5, 6, 8))
+    assert 0 <= x0 <= 1 and 0 <= x1 <= 1
+    assert (h0, h1, y) == (max(x0 - x1, 0), max(x1 - x0, 0), abs(x0 - x1))
+    assert y >= 0.5 and h0 <= 0
+
+
+def test_a_proof_leaves_a_certificate_that_checks(tmp_path, model):
+    query = tmp_path / "q.vnnlib.gz"
+    query.write_bytes(gzip.compress(query1(1.5).encode()))
+    proof = tmp_path / "proof.npz"
+    given = ("verify", query, "--network", model, "--timeout", 100, "--certificate", proof, "--json", "--engine", "bound")
+    code, out, err = real_run(*given)
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (document["answer"], document["engine"], document["counterexample"]) == ("unsat", "bound", None)
+    assert document["certificate"] == str(proof) and document["version"] == __version__
+    assert main(["check", str(proof), str(proof), "--network", str(model)]) == 0
+
+
+def test_what_an_engine_cannot_decide_is_unknown(tmp_path, model):
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    code, out, err = real_run("verify", query, "--network", model, "--engine", "bound", "--timeout", 100)
+    assert (code, out) == (3, "unknown\n") and "incomplete" in err
+
+
+def test_assignments_as_tensors(tmp_path, model):
+    query = write(tmp_path / "q.vnnlib", query2(0.5, 0.0, "float32"))
+    folder = tmp_path / "out"
+    code, out, err = real_run("verify", query, "--network", f"f={model}", "--serialise-assignments", folder)
+    assert (code, out) == (0, "sat\n") and "real arithmetic" in err
+    found = {path.stem: numpy_helper.to_array(onnx.load_tensor(path)) for path in folder.iterdir()}
+    assert {name: array.shape for name, array in found.items()} == {"X": (1, 2), "H": (1, 2), "Y": (1, 1)}
+    assert all(array.dtype == np.float32 for array in found.values())
+    assert found["Y"][0, 0] == abs(found["X"][0, 0] - found["X"][0, 1]) >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{query}", "--network", "{folder}/none.onnx"], "BadNetwork: {folder}/none.onnx: no such file"),
+        (["{folder}/none.vnnlib", "--network", "{model}"], "BadQuery: {folder}/none.vnnlib: no such file"),
+        (["{query}", "--network", "f={model}", "--network", "g={model}"], "BadQuery: got 2 networks"),
+        (["{query}", "--network", "={model}"], "BadQuery: --network '={model}' must be NAME=FILE"),
+        (["{query}", "--network", "{model}", "--certificate", "{folder}/no/such"], "BadQuery: --certificate"),
+        (["{query}", "--network", "{model}", "--timeout", "0"], "must be a number above 0, got 0"),
+        (["{query}", "--network", "{model}", "--memory", "nan"], "must be a number above 0, got nan"),
+        (["{query}"], "the following arguments are required: --network"),
+    ],
+)
+def test_bad_usage_is_refused_at_once(tmp_path, model, capsys, arguments, message):
+    names = {"query": write(tmp_path / "q.vnnlib", query1(0.5)), "model": model, "folder": tmp_path}
+    assert main(["verify", *(text.format(**names) for text in arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message.format(**names) in err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("f", "(vnnlib-version <2.0>", "BadQuery: "),
+        ("g", query2(0.5, 0.0), "declares network f, got --network g"),
+    ],
+)
+def test_a_bad_query_is_refused(tmp_path, model, name, content, message):
+    query = write(tmp_path / "q.vnnlib", content)
+    code, out, err = real_run("verify", query, "--network", f"{name}={model}")
+    assert (code, out) == (2, "") and message in err
+
+
+def hangs(request, send):
+    re.match(r"(a+)+$", "a" * 60 + "b")  # one C call that never lets another thread run
+
+
+def answers_and_hangs(request, send):
+    send(Loaded("n", "q", 0.1))
+    send(Answer("unsat", "", "bound", 0.1, 0.5, 3))
+    time.sleep(60)
+
+
+def breaks(request, send):
+    raise ZeroDivisionError("by zero")
+
+
+def runs_out(request, send):
+    raise MemoryError
+
+
+def segfaults(request, send):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "out", "words"),
+    [
+        (hangs, 3, "timed-out\n", "killed at the time limit"),
+        (answers_and_hangs, 0, "unsat\n", ""),
+        (breaks, 4, "unknown\n", "ZeroDivisionError: by zero"),
+        (runs_out, 3, "unknown\n", "no more memory"),
+        (segfaults, 4, "unknown\n", "SIGSEGV"),
+    ],
+)
+def test_whatever_the_solver_does_there_is_an_answer(tmp_path, model, capsys, monkeypatch, work, code, out, words):
+    monkeypatch.setattr(command, "decide", work)
+    monkeypatch.setattr(command, "STARTED", time.monotonic())
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    assert main(["verify", query, "--network", str(model), "--timeout", "1"]) == code
+    printed = capsys.readouterr()
+    assert printed.out == out and words in printed.err
+    assert ("bug of the verifier" in printed.err) == (code == 4)
+    assert "Traceback" not in printed.err
+
+
+def test_an_interrupt_is_code_130(tmp_path, model):
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    code = (
+        "import sys, time, verifier.cli.verify as command\nfrom verifier.__main__ import main\n"
+        "def work(request, send):\n    print('running', flush=True)\n    time.sleep(60)\n"
+        f"command.decide = work\nsys.exit(main(['verify', {query!r}, '--network', {str(model)!r}]))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None and run.stderr.readline() == "running\n"
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate()
+    assert (run.returncode, out, err) == (130, "", "interrupted\n")
