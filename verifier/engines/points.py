@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from verifier.check import confirms
-from verifier.engines.targets import batch_of, features, left_sides, target_of, worst
+from verifier.engines.program import run
+from verifier.engines.targets import batch_of, left_sides, targets_of, worst
 from verifier.ops import Array
 from verifier.query import Query
 
@@ -16,14 +17,14 @@ def point_test(query: Query) -> Callable[[Tensor], Array | None]:
 
     The best point in floating point is replayed exactly, so what is returned is a counterexample.
     """
-    targets = [t for t in (target_of(0, query, atoms) for atoms in query.disjuncts) if t is not None]
-    batch = batch_of(targets) if targets else None
+    targets = list(targets_of(0, query))
+    batch = batch_of(query.network, targets) if targets else None
 
     @torch.no_grad()
     def test(points: Tensor) -> Array | None:
         if batch is None or not len(points):
             return None
-        left = left_sides(batch, features(query.network, batch, points).unsqueeze(0))
+        left = left_sides(batch, run(batch.program, points).unsqueeze(0))
         values = worst(batch, left).amin(0)
         best = int(values.argmin())
         point = points[best].numpy().copy()

@@ -3,8 +3,8 @@
 Float arithmetic throughout: what is found here is a candidate, and only an exact replay makes it a counterexample.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from sys import float_info
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from verifier.domains.bounds import before_activation
-from verifier.evaluate import forward
-from verifier.formula import Atom
+from verifier.engines.program import Program, program_for, run
+from verifier.formula import Atom, Term
 from verifier.network import Network
 from verifier.ops import Array
 from verifier.query import Query
@@ -23,9 +23,10 @@ from verifier.region import inner_bounds, round_down, round_up
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """All atoms of one disjunct over a float64 box inside the region; each atom is scaled to coefficients of sum 1.
+    """The atoms of one disjunct over a float64 box inside the region; each atom is scaled to coefficients of sum 1.
 
-    query: its place in the list of queries. rows[k] is the atom of term k, which reads entries[k] times coefficients[k].
+    Atoms on one input alone are in the box, exactly, and nowhere else. query: its place in the list of queries.
+    rows[k] is the atom of term k, which reads entries[k] times coefficients[k].
     """
 
     query: int
@@ -48,7 +49,7 @@ class Batch:
     targets: tuple[Target, ...]
     lower: Tensor
     upper: Tensor
-    columns: Mapping[str, Tensor]
+    program: Program
     term_target: Tensor
     term_feature: Tensor
     term_atom: Tensor
@@ -57,27 +58,42 @@ class Batch:
     bias: Tensor
 
 
-def target_of(place: int, query: Query, atoms: Sequence[Atom]) -> Target | None:
-    """The target for one disjunct; None where its box holds no float64 point."""
-    lower, upper = (side.copy() for side in inner_bounds(query.region))
-    entries: list[tuple[str, int]] = []
-    rows: list[int] = []
-    coefficients: list[float] = []
-    biases: list[float] = []
-    for row, given in enumerate(atoms):
-        # equivalent, but with a slope to descend where the activation is flat
-        atom = before_activation(query.network, given) if len(given.terms) == 1 else given
-        scale = sum((abs(t.coefficient) for t in atom.terms), Fraction(0)) or Fraction(1)
-        biases.append(nearest(atom.bias / scale))
-        for term in atom.terms:
-            entries.append((term.value, term.index))
-            rows.append(row)
-            coefficients.append(nearest(term.coefficient / scale))
-        if len(atom.terms) == 1 and atom.terms[0].value == query.network.input:
-            _tighten(lower, upper, atom)
-    if (lower > upper).any():
-        return None
-    return Target(place, lower, upper, tuple(entries), np.array(rows), np.array(coefficients), np.array(biases))
+def targets_of(place: int, query: Query) -> Iterator[Target]:
+    """The targets of a query's disjuncts, leaving out those whose box holds no float64 point."""
+    sides = inner_bounds(query.region)
+    scaled: dict[Atom, Atom] = {}  # disjuncts share their premise
+    for atoms in query.disjuncts:
+        lower, upper = (side.copy() for side in sides)
+        left: list[Atom] = []
+        for atom in atoms:
+            if len(atom.terms) == 1 and atom.terms[0].value == query.network.input:
+                _tighten(lower, upper, atom)  # holds at every point of the box from here on
+            else:
+                if atom not in scaled:
+                    scaled[atom] = _scaled(query.network, atom)
+                left.append(scaled[atom])
+        if (lower <= upper).all():
+            yield _target(place, lower, upper, left)
+
+
+def _scaled(network: Network, given: Atom) -> Atom:
+    # before the activation the condition is equivalent, but has a slope to descend where the activation is flat
+    atom = before_activation(network, given) if len(given.terms) == 1 else given
+    scale = sum((abs(t.coefficient) for t in atom.terms), Fraction(0)) or Fraction(1)
+    terms = tuple(Term(t.value, t.index, t.coefficient / scale) for t in atom.terms)
+    return Atom(terms, atom.bias / scale, atom.strict)
+
+
+def _target(place: int, lower: Array, upper: Array, atoms: Sequence[Atom]) -> Target:
+    entries = tuple((term.value, term.index) for atom in atoms for term in atom.terms)
+    rows = np.repeat(np.arange(len(atoms)), [len(atom.terms) for atom in atoms]).astype(np.int64)
+    coefficients = np.array([nearest(term.coefficient) for atom in atoms for term in atom.terms], dtype=np.float64)
+    return Target(place, lower, upper, entries, rows, coefficients, np.array([nearest(atom.bias) for atom in atoms]))
+
+
+def rescaled(target: Target, spread: Array) -> Target:
+    """The target with each atom divided by its spread (atoms,), positive numbers: comparable left sides, the same points."""
+    return replace(target, coefficients=target.coefficients / spread[target.rows], biases=target.biases / spread)
 
 
 def _tighten(lower: Array, upper: Array, atom: Atom) -> None:
@@ -102,13 +118,10 @@ def nearest(value: Fraction) -> float:
     return float(clamped(value))
 
 
-def batch_of(targets: Sequence[Target]) -> Batch:
+def batch_of(network: Network, targets: Sequence[Target]) -> Batch:
     """The targets side by side."""
     entries = sorted({entry for target in targets for entry in target.entries})
     place = {entry: k for k, entry in enumerate(entries)}
-    columns: dict[str, list[int]] = {}
-    for value, index in entries:
-        columns.setdefault(value, []).append(index)
     counts = [len(target.biases) for target in targets]
     offsets = np.cumsum([0, *counts[:-1]])
     terms = [np.full(len(target.entries), k) for k, target in enumerate(targets)]
@@ -117,7 +130,7 @@ def batch_of(targets: Sequence[Target]) -> Batch:
         tuple(targets),
         torch.from_numpy(np.stack([target.lower for target in targets])).unsqueeze(1),
         torch.from_numpy(np.stack([target.upper for target in targets])).unsqueeze(1),
-        {value: torch.tensor(indices) for value, indices in columns.items()},
+        program_for(network, entries),
         torch.from_numpy(np.concatenate(terms).astype(np.int64)),
         torch.tensor([place[entry] for target in targets for entry in target.entries], dtype=torch.int64),
         torch.from_numpy(np.concatenate(atoms).astype(np.int64)),
@@ -127,11 +140,15 @@ def batch_of(targets: Sequence[Target]) -> Batch:
     )
 
 
-def features(network: Network, batch: Batch, points: Tensor) -> Tensor:
-    """The entries that count at points of shape (count, inputs): (count, features); differentiable in the points."""
-    values = forward(network, points, keep=batch.columns)
-    parts = [values[value].flatten(1)[:, index] for value, index in batch.columns.items()]
-    return torch.cat(parts, 1) if parts else points.new_zeros(len(points), 0)
+def cast(batch: Batch, dtype: torch.dtype) -> Batch:
+    """The batch in another float type; rounding may move its boxes' sides."""
+    return replace(
+        batch,
+        lower=batch.lower.to(dtype),
+        upper=batch.upper.to(dtype),
+        coefficient=batch.coefficient.to(dtype),
+        bias=batch.bias.to(dtype),
+    )
 
 
 def left_sides(batch: Batch, entries: Tensor) -> Tensor:
@@ -146,3 +163,8 @@ def worst(batch: Batch, left: Tensor) -> Tensor:
     """The largest left side of each target, (targets, points): at most 0 where all atoms hold."""
     start = left.new_full((len(batch.targets), left.shape[1]), -torch.inf)
     return start.scatter_reduce(0, batch.atom_target.unsqueeze(1).expand_as(left), left, "amax")
+
+
+def at_own_points(batch: Batch, points: Tensor, *, leak: float = 0.0) -> Tensor:
+    """Left sides of every target at its own points, shape (targets, points, inputs): (atoms, points); leak: see `run`."""
+    return left_sides(batch, run(batch.program, points.flatten(0, 1), leak=leak).unflatten(0, points.shape[:2]))

@@ -72,11 +72,15 @@ def test_what_is_reported_is_confirmed_independently(seed: int) -> None:
 
 
 def test_a_needle_is_found_from_a_given_start_only() -> None:
-    """A spike of width 1e-4 around 0.123 in 15 inputs: no gradient leads there."""
-    at, n = 0.123, 15
-    first = Linear(np.concatenate([np.eye(n), -np.eye(n)]), np.concatenate([np.full(n, -at), np.full(n, at)]))
-    network = chain((1, n), first, Relu(), Linear(-np.full((1, 2 * n), 1e4), np.ones(1)), Relu())
-    query = Query(network, Box(np.zeros(n), np.ones(n)), at_least("v4", 0, 0.5))
+    """A spike of width 1e-4 around 0.123 in 15 inputs, on a plateau without slopes."""
+    at, n, steep = 0.123, 15, 1e4
+    ends = np.concatenate([np.full(n, -at), np.full(n, at)])
+    distance = Linear(steep * np.concatenate([np.eye(n), -np.eye(n)]), steep * ends)
+    both = np.concatenate([np.eye(n), np.eye(n)], axis=1)
+    beyond = Linear(np.concatenate([both, both]), np.concatenate([np.zeros(n), -np.ones(n)]))
+    near = Linear(np.concatenate([-np.ones((1, n)), np.ones((1, n))], axis=1), np.ones(1))  # 1 - sum of min(distance, 1)
+    network = chain((1, n), distance, Relu(), beyond, Relu(), near, Relu())
+    query = Query(network, Box(np.zeros(n), np.ones(n)), at_least("v6", 0, 0.5))
     assert isinstance(falsify(query, timeout_s=5, starts=np.full((1, n), at)), Refuted)
     assert isinstance(falsify(query, timeout_s=0.3), Unknown)
 
