@@ -16,14 +16,25 @@ from verifier.ops import (
     AveragePool,
     Concat,
     Conv,
+    Cos,
+    Exp,
+    Floor,
     LeakyRelu,
     Linear,
     MaxPool,
     Op,
+    Power,
+    Product,
+    Reciprocal,
     Relu,
     Reshape,
     Scale,
+    Select,
+    Sigmoid,
+    Sign,
+    Sin,
     Sum,
+    Tanh,
     Transpose,
     frozen_array,
 )
@@ -124,6 +135,84 @@ def normalised(w: Weights) -> Network:
     return chain((1, 1, 3, 3), *ops)
 
 
+def selected(w: Weights) -> Network:
+    """Entries repeated, left out, moved, and zeros put in."""
+    indices = np.concatenate([w.rng.integers(-1, 4, 5), [-1]])
+    return chain((1, 3), w.linear(3, 4), Relu(), Select(indices, (1, 2, 3)), w.linear(3, 2), Select(np.array([3, 0, 0]), (3,)))
+
+
+def polynomial(w: Weights) -> Network:
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("b", w.linear(2, 3), ("x",)),
+        Node("p", Product(), ("a", "b")),
+        Node("s", Power(2), ("a",)),
+        Node("c", Power(3), ("b",)),
+        Node("d", Sum((1.0, -1.0, 0.5)), ("p", "s", "c")),
+        Node("r", Relu(), ("d",)),
+        Node("e", Product(), ("r", "r")),
+        Node("y", w.linear(3, 2), ("e",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
+def steps(w: Weights) -> Network:
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("s", Sign(), ("a",)),
+        Node("f", Floor(), ("a",)),
+        Node("g", Floor(), ("f",)),
+        Node("d", Sum((1.0, -0.5, 0.25)), ("s", "g", "a")),
+        Node("y", w.linear(3, 2), ("d",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
+def sigmoids(w: Weights) -> Network:
+    return chain((1, 3), w.linear(3, 4), Sigmoid(), w.linear(4, 4), Tanh(), w.linear(4, 2), Sigmoid())
+
+
+def waves(w: Weights) -> Network:
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("s", Sin(), ("a",)),
+        Node("c", Cos(), ("a",)),
+        Node("p", Product(), ("s", "c")),
+        Node("q", Product(), ("p", "a")),
+        Node("y", w.linear(3, 2), ("q",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
+def quotient(w: Weights) -> Network:
+    """a / (1 + b * b), the divisor positive to every domain."""
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("b", w.linear(2, 3), ("x",)),
+        Node("s", Power(4), ("b",)),
+        Node("d", Scale(frozen_array([[1.0]]), frozen_array([[1.0]])), ("s",)),
+        Node("i", Reciprocal(), ("d",)),
+        Node("q", Product(), ("a", "i")),
+        Node("y", w.linear(3, 2), ("q",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
+def softmax(w: Weights) -> Network:
+    others = Select(np.array([1, 2, 0, 2, 0, 1]), (1, 3, 2))
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("o", others, ("a",)),
+        Node("w", Select(np.array([0, 0, 1, 1, 2, 2]), (1, 3, 2)), ("a",)),
+        Node("d", Sum((1.0, -1.0)), ("o", "w")),
+        Node("e", Exp(), ("d",)),
+        Node("s", Linear(frozen_array([[1.0, 1.0]]), frozen_array([1.0])), ("e",)),
+        Node("p", Reciprocal(), ("s",)),
+        Node("y", Reshape((1, 3)), ("p",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
 KINDS: dict[str, Callable[[Weights], Network]] = {
     "mlp": mlp,
     "deep": deep,
@@ -137,10 +226,23 @@ KINDS: dict[str, Callable[[Weights], Network]] = {
     "normalised": normalised,
 }
 
+RATIONAL_KINDS: dict[str, Callable[[Weights], Network]] = {"selected": selected, "polynomial": polynomial, "steps": steps}
+"""Not piecewise linear, or not continuous; float64 is still exact on the grid."""
+
+CURVED_KINDS: dict[str, Callable[[Weights], Network]] = {
+    "sigmoids": sigmoids,
+    "waves": waves,
+    "quotient": quotient,
+    "softmax": softmax,
+}
+"""With values that are rounded on every grid."""
+
+ALL_KINDS = {**KINDS, **RATIONAL_KINDS, **CURVED_KINDS}
+
 
 def random_network(kind: str, *, seed: int, grid: bool = False) -> Network:
-    """A network of one of KINDS; the same for the same arguments."""
-    return KINDS[kind](Weights(seed, grid))
+    """A network of one of ALL_KINDS; the same for the same arguments."""
+    return ALL_KINDS[kind](Weights(seed, grid))
 
 
 def random_box(network: Network, *, seed: int, batch: int = 1) -> tuple[np.ndarray, np.ndarray]:

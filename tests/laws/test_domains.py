@@ -6,15 +6,31 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from laws.networks import KINDS, chain, random_box, random_network, sample_box
+from laws.networks import ALL_KINDS, KINDS, RATIONAL_KINDS, chain, random_box, random_network, sample_box
 
 from verifier.domains import DOMAINS
 from verifier.domains.bounds import cuts_of
 from verifier.errors import UnsupportedOp
 from verifier.evaluate import evaluate
 from verifier.formula import at_least, at_most
-from verifier.network import Network
-from verifier.ops import Linear, Relu
+from verifier.network import Network, Node
+from verifier.ops import (
+    Cos,
+    Exp,
+    Floor,
+    Linear,
+    Power,
+    Product,
+    Reciprocal,
+    Relu,
+    Scale,
+    Sigmoid,
+    Sign,
+    Sin,
+    Sum,
+    Tanh,
+    frozen_array,
+)
 
 SEEDS = range(4)
 
@@ -40,7 +56,7 @@ def outside(bounds, values: dict[str, torch.Tensor], row: int, tolerance: float)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_samples_stay_inside_at_every_value(domain: str, kind: str, seed: int) -> None:
     network = random_network(kind, seed=seed)
@@ -53,7 +69,7 @@ def test_samples_stay_inside_at_every_value(domain: str, kind: str, seed: int) -
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *RATIONAL_KINDS])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_samples_on_the_grid_stay_inside_with_no_tolerance(domain: str, kind: str, seed: int) -> None:
     network = random_network(kind, seed=seed, grid=True)
@@ -84,7 +100,7 @@ def test_point_regions_contain_the_exact_value(domain: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_samples_that_satisfy_the_cuts_stay_inside(domain: str, kind: str, seed: int) -> None:
     network = random_network(kind, seed=seed)
@@ -106,7 +122,7 @@ def test_samples_that_satisfy_the_cuts_stay_inside(domain: str, kind: str, seed:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_rows_of_a_batch_do_not_touch_each_other(domain: str, kind: str) -> None:
     network = random_network(kind, seed=5)
     lower, upper = random_box(network, seed=5, batch=4)
@@ -118,7 +134,7 @@ def test_rows_of_a_batch_do_not_touch_each_other(domain: str, kind: str) -> None
             torch.testing.assert_close(together.upper[name][row], alone.upper[name][0], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_smaller_regions_never_give_larger_interval_bounds(kind: str, seed: int) -> None:
     network = random_network(kind, seed=seed)
@@ -133,7 +149,7 @@ def test_smaller_regions_never_give_larger_interval_bounds(kind: str, seed: int)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_domain_is_wider_than_intervals(domain: str, kind: str, seed: int) -> None:
     network = random_network(kind, seed=seed)
@@ -163,6 +179,32 @@ def test_overflow_gives_wide_bounds_and_no_nan(domain: str, scale: float) -> Non
     for name in network.shapes:
         assert (bounds.lower[name] <= bounds.upper[name]).all()
     assert bounds.upper[network.output][0, 0] == torch.inf or bounds.upper[network.output][0, 0] > 1e307
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e200])
+@pytest.mark.parametrize("op", [Exp(), Reciprocal(), Power(3), Power(2), Sin(), Cos(), Sigmoid(), Tanh(), Sign(), Floor()])
+def test_unbounded_curves_give_wide_bounds_and_no_nan(domain: str, scale: float, op) -> None:
+    """1 / x across 0, exp past the largest float, and what products, curves and sums make of infinite bounds."""
+    nodes = (
+        Node("z", Scale(frozen_array([[scale]]), frozen_array([[0.0]])), ("x",)),
+        Node("i", Reciprocal(), ("z",)),
+        Node("e", Exp(), ("z",)),
+        Node("n", Scale(frozen_array([[0.0]]), frozen_array([[0.0]])), ("e",)),
+        Node("p", Product(), ("n", "i")),
+        Node("q", Product(), ("i", "e")),
+        *(Node(f"{name}f", op, (name,)) for name in "zieqp"),
+        *(Node(f"{name}g", op, (f"{name}f",)) for name in "zieqp"),
+        Node("s", Sum((1.0, -1.0)), ("ig", "eg")),
+        Node("y", Sign(), ("s",)),
+    )
+    network = Network("x", (1, 2), nodes, "y")
+    bounds = DOMAINS[domain](network, *tensors(-np.ones((1, 2)), np.ones((1, 2))))
+    for name in network.shapes:
+        assert (bounds.lower[name] <= bounds.upper[name]).all(), name
+    assert bounds.lower["i"].tolist() == [[-torch.inf, -torch.inf]] and bounds.upper["i"].tolist() == [[torch.inf, torch.inf]]
+    samples = evaluate(network, np.array([[0.5, -0.25], [1.0, 1e-3]]))
+    assert [name for name in outside(bounds, samples, 0, 1e-12) if samples[name].isfinite().all()] == []
 
 
 def contradictory(network: Network) -> list:

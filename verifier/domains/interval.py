@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from verifier.domains.bounds import Bounds, Cuts, pushed_back
+from verifier.domains.ranges import RANGES, Interval
 from verifier.domains.rounding import TINY, UNIT, above, below, center_radius, gamma
 from verifier.domains.walk import walk
 from verifier.evaluate import FORWARD, constant
@@ -25,12 +26,10 @@ from verifier.ops import (
     Relu,
     Reshape,
     Scale,
+    Select,
     Sum,
     Transpose,
 )
-
-# Lower and upper, each of shape (batch, *value shape).
-Interval: TypeAlias = tuple[Tensor, Tensor]
 
 
 def interval_bounds(network: Network, lower: Tensor, upper: Tensor, *, cuts: Cuts | None = None) -> Bounds:
@@ -127,8 +126,8 @@ def _multiple(coefficient: float, interval: Interval) -> Interval:
     return below(coefficient * lower), above(coefficient * upper)
 
 
-def rearranged(op: Reshape | Transpose | Concat, inputs: list[Interval]) -> Interval:
-    """Entries move, numbers stay."""
+def rearranged(op: Reshape | Transpose | Concat | Select, inputs: list[Interval]) -> Interval:
+    """Entries move, numbers stay; what a Select puts in is 0, exactly."""
     forward = FORWARD[type(op)]
     return forward(op, [lower for lower, _ in inputs]), forward(op, [upper for _, upper in inputs])
 
@@ -156,7 +155,9 @@ INTERVAL: dict[type, Callable[[Any, list[Interval]], Interval]] = {
     Reshape: rearranged,
     Transpose: rearranged,
     Concat: rearranged,
+    Select: rearranged,
     MaxPool: monotone,
     Relu: monotone,
     LeakyRelu: leaky_relu,
+    **RANGES,
 }

@@ -2,7 +2,8 @@
 
 For each input x of the region some noise values e in [-1, 1] give, at once for every value v,
     |v - (center + sum_k generators[k] * e[k])| <= slack,   and   lower <= v <= upper.
-The slack is interval noise that nothing correlates with: rounding errors and the values of undecided max pools.
+The slack is interval noise that nothing correlates with: rounding errors, the values of undecided max pools, and all of a value
+that nothing bounds.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,26 +17,34 @@ from torch import Tensor
 
 from verifier.domains.bounds import Bounds, Cuts, pushed_back
 from verifier.domains.interval import INTERVAL, Interval, intersected, magnitude, terms_of
+from verifier.domains.parallelograms import parallelogram
 from verifier.domains.rounding import TINY, UNIT, center_radius, gamma
 from verifier.domains.walk import walk
 from verifier.evaluate import FORWARD, constant, pad
 from verifier.network import Network
 from verifier.ops import (
+    ACTIVATION_OPS,
+    CURVE_OPS,
+    STEP_OPS,
     AveragePool,
     Concat,
     Conv,
     LeakyRelu,
     Linear,
     MaxPool,
+    Product,
     Relu,
     Reshape,
     Scale,
+    Select,
     Sum,
     Transpose,
     frozen_array,
 )
 
 CHUNK_ENTRIES = 2**26
+FRESH_OPS = (*ACTIVATION_OPS, *CURVE_OPS, *STEP_OPS, Product)
+"""The operators that may need a symbol of their own for each entry."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +67,11 @@ class Zonotope:
 def zonotope_bounds(network: Network, lower: Tensor, upper: Tensor, *, cuts: Cuts | None = None) -> Bounds:
     """Bounds on every value over the boxes lower <= x <= upper of shape (batch, inputs), float64, cut at every value.
 
-    Never wider than the interval bounds, but not monotone: the relaxation of a ReLU is the best for its own bounds and may
+    Never wider than the interval bounds, but not monotone: the relaxation of a node is the best for its own bounds and may
     be worse, further on, than that for wider ones. Raises UnsupportedOp.
     """
-    activations = sum(network.size(n.output) for n in network.nodes if isinstance(n.op, Relu | LeakyRelu))
-    entries = (lower.shape[1] + activations) * max(map(network.size, network.shapes))
+    relaxed = sum(network.size(n.output) for n in network.nodes if isinstance(n.op, FRESH_OPS))
+    entries = (lower.shape[1] + relaxed) * max(map(network.size, network.shapes))
     step = max(1, CHUNK_ENTRIES // entries)
     if len(lower) <= step:
         return _bounds(network, lower, upper, cuts)
@@ -215,8 +224,8 @@ def shared_symbols(inputs: list[Zonotope]) -> list[Zonotope]:
     return aligned
 
 
-def rearranged(op: Reshape | Transpose | Concat, inputs: list[Zonotope]) -> Zonotope:
-    """Entries move, numbers stay."""
+def rearranged(op: Reshape | Transpose | Concat | Select, inputs: list[Zonotope]) -> Zonotope:
+    """Entries move, numbers stay; what a Select puts in is 0, exactly."""
     aligned = shared_symbols(inputs) if len(inputs) > 1 else inputs
     forward = FORWARD[type(op)]
     rows = aligned[0].generators.shape[:2]
@@ -252,6 +261,54 @@ def relaxation(lower: Tensor, upper: Tensor, slope: float) -> tuple[Tensor, Tens
     unbounded = torch.isinf(lower) | torch.isinf(upper)
     stable = (lower >= 0) | (upper <= 0)
     return steep, torch.where(stable, 0.0, torch.where(unbounded, torch.inf, top))
+
+
+def curved(op: Any, inputs: list[Zonotope]) -> Zonotope:
+    """slope * z + middle, with a fresh symbol for what the parallelogram leaves open."""
+    (z,) = inputs
+    slope, middle, half = parallelogram(op, z.lower, z.upper)
+    level, unbounded = slope == 0, half.isinf()
+    half = half.masked_fill(unbounded, 0.0)
+    error = gamma(len(z.symbols) + 4)
+    # sound: the product by the slope and the shift round once each, at most by UNIT times their size
+    slack = (slope.abs() * (z.slack + error * _size(z))).masked_fill(level, 0.0) * (1 + error)
+    slack = (slack + 4 * UNIT * (middle.abs() + half) + TINY).masked_fill(unbounded, torch.inf)
+    moved = replace(z, center=slope * z.center + middle, generators=slope.unsqueeze(1) * z.generators, slack=slack)
+    return _with_interval(op, inputs, with_noise(moved, half))
+
+
+def bilinear(op: Product, inputs: list[Zonotope]) -> Zonotope:
+    """a * b = q * a + p * b - p * q + (a - p) * (b - q), the last with a fresh symbol.
+
+    p and q are the middles of the bounds, or the centers of the affine forms where these leave less open.
+    """
+    a, b = shared_symbols(inputs)
+    middles = [center_radius(z.lower, z.upper) for z in (a, b)]
+    within = middles[0][1] * middles[1][1] * (1 + 8 * UNIT)
+    shift, around = _square_terms(a, b)
+    closer = around < within
+    p, q = (torch.where(closer, z.center, middle) for z, (middle, _) in zip((a, b), middles, strict=True))
+    shift, half = torch.where(closer, shift, 0.0), torch.where(closer, around, within)
+    unbounded = ~(half + p.abs() + q.abs() + (p * q).abs()).isfinite()
+    p, q, shift, half = (x.masked_fill(unbounded, 0.0) for x in (p, q, shift, half))
+    # sound: as for a sum with four coefficients
+    error = gamma(len(a.symbols) + 8)
+    sizes = q.abs() * _size(a) + p.abs() * _size(b) + (p * q).abs() + shift.abs() + half
+    slack = (q.abs() * a.slack + p.abs() * b.slack) * (1 + error) + error * sizes + TINY
+    generators = q.unsqueeze(1) * a.generators + p.unsqueeze(1) * b.generators
+    center = q * a.center + p * b.center - p * q + shift
+    moved = replace(a, center=center, generators=generators, slack=slack.masked_fill(unbounded, torch.inf))
+    return _with_interval(op, inputs, with_noise(moved, half))
+
+
+def _square_terms(a: Zonotope, b: Zonotope) -> tuple[Tensor, Tensor]:
+    """Middle and radius of (a - center) * (b - center): symbol by symbol, e * e lies in [0, 1]."""
+    alike = (a.generators * b.generators).sum(1), (a.generators * b.generators).abs().sum(1)
+    radii = a.generators.abs().sum(1), b.generators.abs().sum(1)
+    # sound: of all products of two symbols, those of one with itself keep half their size after the shift
+    rest = a.slack * (radii[1] + b.slack) + radii[0] * b.slack
+    error = 4 * gamma(len(a.symbols) + 8) * (radii[0] * radii[1] + rest)
+    return 0.5 * alike[0], radii[0] * radii[1] - 0.5 * alike[1] + rest + error
 
 
 def with_noise(z: Zonotope, radius: Tensor) -> Zonotope:
@@ -313,7 +370,10 @@ ZONOTOPE: dict[type, Callable[[Any, list[Zonotope]], Zonotope]] = {
     Reshape: rearranged,
     Transpose: rearranged,
     Concat: rearranged,
+    Select: rearranged,
     MaxPool: max_pool,
     Relu: rectified,
     LeakyRelu: rectified,
+    Product: bilinear,
+    **{kind: curved for kind in (*CURVE_OPS, *STEP_OPS)},
 }

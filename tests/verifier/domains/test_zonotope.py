@@ -12,7 +12,23 @@ from verifier.domains.bounds import cuts_of
 from verifier.domains.zonotope import relaxation, zonotope_bounds
 from verifier.formula import at_least
 from verifier.network import Network, Node
-from verifier.ops import Linear, MaxPool, Relu, Reshape, Sum
+from verifier.ops import (
+    Exp,
+    Linear,
+    MaxPool,
+    Power,
+    Product,
+    Reciprocal,
+    Relu,
+    Reshape,
+    Scale,
+    Select,
+    Sigmoid,
+    Sin,
+    Sum,
+    Tanh,
+    frozen_array,
+)
 
 
 def row(*numbers: float) -> torch.Tensor:
@@ -84,3 +100,47 @@ def test_large_batches_are_bounded_in_parts(kind: str, monkeypatch: pytest.Monke
     for name in network.shapes:
         torch.testing.assert_close(whole.lower[name], parts.lower[name], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(whole.upper[name], parts.upper[name], rtol=1e-9, atol=1e-9)
+
+
+def test_products_of_correlated_factors():
+    """x * 2 x lies in [0, 2] over [-1, 1]; intervals, which know of no correlation, give [-2, 2]."""
+    double = Node("d", Scale(frozen_array([[2.0]]), frozen_array([[0.0]])), ("x",))
+    network = Network("x", (1, 1), (double, Node("y", Product(), ("x", "d"))), "y")
+    bounds = zonotope_bounds(network, row(-1.0), row(1.0))
+    assert (bounds.lower["y"].item(), bounds.upper["y"].item()) == pytest.approx((0, 2), abs=1e-12)
+
+
+def test_a_product_minus_its_tangent_plane_is_small():
+    """a * b - 2 a - b + 2 = (a - 1) (b - 2) over [0.9, 1.1] x [1.9, 2.1]: at most 0.01."""
+    nodes = (
+        Node("a", Select(np.array([0]), (1, 1)), ("x",)),
+        Node("b", Select(np.array([1]), (1, 1)), ("x",)),
+        Node("p", Product(), ("a", "b")),
+        Node("y", Sum((1.0, -2.0, -1.0)), ("p", "a", "b")),
+    )
+    bounds = zonotope_bounds(Network("x", (1, 2), nodes, "y"), row(0.9, 1.9), row(1.1, 2.1))
+    assert (bounds.lower["y"].item(), bounds.upper["y"].item()) == pytest.approx((-2.01, -1.99), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "op, slope, curvature", [(Sin(), 0.5403, 0.9), (Tanh(), 0.42, 0.77), (Exp(), 2.718, 3.01), (Power(3), 3.0, 6.6)]
+)
+def test_a_curve_minus_its_tangent_is_small(op, slope, curvature):
+    """Over [0.9, 1.1] a curve leaves its chord by at most curvature * 0.2 ** 2 / 8; an interval has the whole rise."""
+    tangent = Node("t", Scale(frozen_array([[slope]]), frozen_array([[0.0]])), ("x",))
+    nodes = (Node("c", op, ("x",)), tangent, Node("y", Sum((1.0, -1.0)), ("c", "t")))
+    bounds = zonotope_bounds(Network("x", (1, 1), nodes, "y"), row(0.9), row(1.1))
+    width = (bounds.upper["y"] - bounds.lower["y"]).item()
+    assert width <= 1.5 * curvature * 0.04 / 8
+
+
+def test_unbounded_curves_carry_no_symbols():
+    """1 / x across 0 says nothing, but what is computed beside it keeps its bounds."""
+    nodes = (
+        Node("i", Reciprocal(), ("x",)),
+        Node("s", Sigmoid(), ("i",)),
+        Node("y", Sum((1.0, 1.0)), ("s", "x")),
+    )
+    bounds = zonotope_bounds(Network("x", (1, 1), nodes, "y"), row(-1.0), row(1.0))
+    assert (bounds.lower["i"].item(), bounds.upper["i"].item()) == (-torch.inf, torch.inf)
+    assert (bounds.lower["y"].item(), bounds.upper["y"].item()) == pytest.approx((-1, 2), abs=1e-12)
