@@ -35,7 +35,8 @@ from verifier.check.exact import (
     total,
     whole_part,
 )
-from verifier.check.model import Model, Weights, least_slope, weights
+from verifier.check.float_model import least_slope
+from verifier.check.model import Model, Weights, weights
 from verifier.formula import Atom
 from verifier.network import Node
 from verifier.ops import Array
@@ -133,7 +134,8 @@ def _through_activation(run: _Pass, node: Node, coefficients: Part, slopes: NDAr
     chosen = (source.upper > -source.lower).astype(np.float64)[None, :] if slopes is None else slopes
     floor = np.ceil(least / SLOPE_UNIT)
     below = np.maximum(np.ceil(chosen / SLOPE_UNIT), floor)
-    # sound: f(z) >= s * z for every s in [least, 1], which rounding up to the grid does not leave.
+    # sound: f(z) >= s * z for every s in [least, 1], and stays there; where f has one slope it is f.
+    below = np.where(_is_linear(source), chord, below)
     run.add(name, times(positive, whole_part(below, -SLOPE_BITS)))
     # sound: f is convex, so f(z) - s * z is largest at an end of the bounds; that is the intercept.
     run.add(name, times(negative, whole_part(chord, -SLOPE_BITS)))

@@ -22,7 +22,8 @@ from verifier.check.exact import (
     spread,
     times,
 )
-from verifier.check.model import Model, Weights, least_slope
+from verifier.check.float_model import least_slope
+from verifier.check.model import Model, Weights
 from verifier.formula import Atom
 from verifier.network import Node
 from verifier.ops import ACTIVATION_OPS, Array, LeakyRelu

@@ -1,13 +1,16 @@
 """The free choices of a certificate, checked: right shapes, finite, within the limits that make them sound."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Relaxation
-from verifier.check.model import Model, least_slope
-from verifier.ops import Array, LeakyRelu, Relu
+from verifier.certificate import Relaxation, Step
+from verifier.check.float_model import FloatModel, least_slope
+from verifier.ops import ACTIVATION_OPS, Array
+
+MULTIPLIER_LIMIT = 2.0**900
+BATCH_ENTRIES = 2**22
 
 
 class Rejected(Exception):
@@ -20,7 +23,7 @@ def require(condition: bool | np.bool_, reason: str) -> None:
         raise Rejected(reason)
 
 
-def validated(model: Model, relaxation: Relaxation, rows: int, atoms: int) -> Relaxation:
+def validated(model: FloatModel, relaxation: Relaxation, rows: int, atoms: int) -> Relaxation:
     """The relaxation with float64 arrays of the right shapes and values; an empty array of atoms becomes zeros."""
     require(isinstance(relaxation, Relaxation), f"a relaxation was expected, got {type(relaxation).__name__}")
     slopes = {name: _slopes(model, name, array, rows) for name, array in relaxation.slopes.items()}
@@ -60,19 +63,54 @@ def index(value: object, size: int, what: str) -> int:
     return int(value)
 
 
-def _slopes(model: Model, name: str, array: NDArray, rows: int) -> NDArray:
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a real number that float64 holds."""
+    given = np.array(value)
+    return given.shape == () and given.dtype.kind in "fiu" and bool(np.isfinite(given))
+
+
+def step_rows(model: FloatModel, step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A step's indices and signs, checked."""
+    require(isinstance(step, Step) and step.value in model.network.shapes, "a step bounds a value that the network lacks")
+    size = model.network.size(step.value)
+    indices, signs = numbers(step.indices, "a step's indices", whole=True), numbers(step.signs, "a step's signs", whole=True)
+    require(indices.shape == signs.shape == (indices.size,), "a step's indices and signs are not vectors of one length")
+    require(((indices >= 0) & (indices < size)).all(), f"a step's index is out of range for {step.value!r}")
+    require(((signs == 1) | (signs == -1)).all(), "a step's signs must be 1 or -1")
+    return indices, signs
+
+
+def row_batches(model: FloatModel, rows: int) -> Iterator[slice]:
+    """Slices of rows, so many at a time that no matrix of coefficients grows past some tens of megabytes."""
+    widest = max(model.network.size(name) for name in model.network.shapes)
+    step = max(1, BATCH_ENTRIES // widest)
+    return (slice(first, first + step) for first in range(0, rows, step))
+
+
+def within_limits(model: FloatModel, name: str, values: NDArray, *, is_upper: bool) -> NDArray[np.bool_]:
+    """Which slopes of a node are allowed: (..., size) as `values`, whole numbers for a MaxPool; none where there are none."""
     node = model.network.producers.get(name)
-    if node is None or not (name in model.windows or isinstance(node.op, Relu | LeakyRelu)):
+    if node is None or is_upper:
+        return np.zeros(values.shape, dtype=bool)
+    if name in model.windows:
+        return (values[..., None] == model.windows[name]).any(axis=-1) & (values >= 0)
+    if isinstance(node.op, ACTIVATION_OPS):
+        return (values >= least_slope(node)) & (values <= 1)
+    return np.zeros(values.shape, dtype=bool)
+
+
+def _slopes(model: FloatModel, name: str, array: NDArray, rows: int) -> NDArray:
+    node = model.network.producers.get(name)
+    if node is None or not (name in model.windows or isinstance(node.op, ACTIVATION_OPS)):
         raise Rejected(f"slopes name {name!r}, which is no activation or maximum of the network")
     size, is_pool = model.network.size(name), name in model.windows
     values = numbers(array, f"the slopes of {name!r}", whole=is_pool)
     require(values.shape in ((1, size), (rows, size)), f"the slopes of {name!r} have shape {values.shape}")
+    allowed = within_limits(model, name, values, is_upper=False).all()
     if is_pool:
-        inside = (values[:, :, None] == model.windows[name][None]).any(axis=2) & (values >= 0)
-        require(inside.all(), f"a window of {name!r} is represented by an entry outside it")
+        require(allowed, f"a window of {name!r} is represented by an entry outside it")
     else:
-        least = least_slope(node)
-        require(((values >= least) & (values <= 1)).all(), f"a slope of {name!r} is outside [{least:g}, 1]")
+        require(allowed, f"a slope of {name!r} is outside [{least_slope(node):g}, 1]")
     return values
 
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, diags_array, eye_array, kron
 from verifier.check.exact import Matrix
 from verifier.errors import BadNetwork
 from verifier.network import Node, output_shape
-from verifier.ops import Array, AveragePool, Concat, Conv, Linear, MaxPool, Reshape, Scale, Shape, Sum, Transpose
+from verifier.ops import Array, AveragePool, Concat, Conv, Linear, MaxPool, Reshape, Scale, Select, Shape, Sum, Transpose
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,19 +28,30 @@ class LinearMap:
 
 def linear_map(node: Node, shapes: Sequence[Shape]) -> LinearMap:
     """The map of a node with one of `verifier.ops.LINEAR_OPS` on inputs of these shapes; BadNetwork for bad numbers."""
-    if any(isinstance(field, np.ndarray) and field.dtype != np.float64 for field in vars(node.op).values()):
-        # sound: the kernel's arithmetic is exact on float64 alone
-        raise BadNetwork(f"weights at {node.output!r} must be float64 arrays; make them with verifier.ops.frozen_array")
+    assert_numbers(node)
     shape = output_shape(node.op, list(shapes))
     matrices, bias, divisor = _parts(node, shapes, shape)
     size = math.prod(shape)
-    mapped = LinearMap(
+    return LinearMap(
         matrices, np.zeros(size) if bias is None else bias.reshape(-1), np.ones(size) if divisor is None else divisor
     )
-    arrays = [m.data if isinstance(m, csr_array) else m for m in matrices]
-    if not all(np.isfinite(a).all() for a in (*arrays, mapped.bias, mapped.divisor)) or (mapped.divisor <= 0).any():
+
+
+def assert_numbers(node: Node) -> None:
+    """Raises BadNetwork where a linear node's weights are no float64 arrays, not finite, or divisors not positive."""
+    op = node.op
+    floats: list[NDArray] = [np.array(op.coefficients)] if isinstance(op, Sum) else []
+    for name, field in vars(op).items():
+        if isinstance(field, np.ndarray) and not (isinstance(op, Select) and name == "indices"):
+            if field.dtype != np.float64:
+                # sound: the kernel's arithmetic is exact on float64 alone
+                raise BadNetwork(f"weights at {node.output!r} must be float64 arrays; make them with verifier.ops.frozen_array")
+            floats.append(field)
+    if isinstance(op, Select) and op.indices.dtype.kind not in "iu":
+        raise BadNetwork(f"the indices at {node.output!r} must be whole numbers")
+    divides = isinstance(op, AveragePool) and (op.divisor <= 0).any()
+    if divides or not all(np.isfinite(array).all() for array in floats):
         raise BadNetwork(f"weights at {node.output!r} must be finite numbers and divisors positive; repair the model")
-    return mapped
 
 
 def window_indices(
@@ -102,6 +113,9 @@ def _parts(node: Node, shapes: Sequence[Shape], shape: Shape) -> tuple[tuple[Mat
             return (_selection(sources, size),), None, None
         case Concat(axis=axis):
             return _concat_matrices(shapes, axis), None, None
+        case Select(indices=indices):
+            rows = np.flatnonzero(indices >= 0)
+            return (csr_array((np.ones(len(rows)), (rows, indices[rows])), shape=(math.prod(shape), size)),), None, None
         case AveragePool():
             windows = _over_channels(window_indices(x[2:], op.kernel, op.stride, op.padding, (1,) * len(op.kernel)), x)
             rows, places = np.nonzero(windows >= 0)

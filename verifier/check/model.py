@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from verifier.check.exact import Matrix, Slices, column, slices, slices_of
+from verifier.check.float_model import least_slope
 from verifier.check.linear_map import LinearMap, linear_map, pool_windows
-from verifier.errors import BadNetwork
-from verifier.network import Network, Node
-from verifier.ops import ACTIVATION_OPS, LINEAR_OPS, LeakyRelu, MaxPool, Relu
+from verifier.errors import BadNetwork, UnsupportedOp
+from verifier.network import Network
+from verifier.ops import ACTIVATION_OPS, LINEAR_OPS, MaxPool
 
 WEIGHT_SLICES = 2
 
@@ -73,6 +74,8 @@ def prepare(network: Network) -> Model:
             affine[node.output] = _affine(linear_map(node, shapes))
         elif isinstance(node.op, MaxPool):
             windows[node.output] = pool_windows(node, shapes[0])
+        elif not isinstance(node.op, ACTIVATION_OPS):
+            raise UnsupportedOp(type(node.op).__name__, node.output)
         elif not 0 <= least_slope(node) <= 1:
             raise BadNetwork(f"LeakyRelu at {node.output!r} must have a slope in [0, 1], got {least_slope(node)}")
     readers: dict[str, list[int]] = {name: [] for name in network.shapes}
@@ -81,12 +84,6 @@ def prepare(network: Network) -> Model:
             readers[name].append(position)
     activations = {n.output: position for position, n in enumerate(network.nodes) if isinstance(n.op, ACTIVATION_OPS)}
     return Model(network, affine, windows, activations, {name: tuple(found) for name, found in readers.items()})
-
-
-def least_slope(node: Node) -> float:
-    """The slope of an activation left of zero."""
-    assert isinstance(node.op, Relu | LeakyRelu)
-    return float(node.op.slope) if isinstance(node.op, LeakyRelu) else 0.0
 
 
 def weights(matrix: Matrix, error: Matrix | None = None) -> Weights:

@@ -1,0 +1,50 @@
+"""Float64 arithmetic with every rounding error charged: the lemmas that the fast replay rests on.
+
+Let u = 2**-53 and eta = 2**-1075, half the smallest positive float64. Hardware rounds to nearest (asserted before each check).
+
+1. One sum, product, quotient or fused multiply-add errs by at most u |result| + eta (a sum never underflows). The next float
+   beyond a computed result is therefore a true bound of the exact one: `below`, `above`.
+2. A computed dot product of k terms, in whatever order and with whatever blocking, fused or not, errs by at most
+   gamma_k |a| @ |b| + k eta (1 + gamma_k) with gamma_k = k u / (1 - k u) (Higham, Accuracy and Stability of Numerical
+   Algorithms, section 3.1). So does each entry of a matrix product by the inner-product method, which is what BLAS does
+   (OpenBLAS and MKL use no Strassen for float64), and a sum over window positions of such products.
+3. So where coefficients A meet y = W x + b, whatever float row A' was computed for A W: if m >= |x| then
+   A y = A W x + A b >= A' x + A b - gamma_k |A| (|W| m) - k eta (1 + gamma_k) sum(m).
+   All that a step loses is at most |A| @ e + t, with a vector e and a number t that depend on the node alone.
+
+`gamma` is four times what the lemmas ask. The excess pays for the rounding of e and of |A| @ e, which is of relative size
+k u, far below 1. Underflow is paid for apart: FLOOR, added to each entry of an e before coefficients multiply it, is 2**115 eta
+and so more than e can have lost; TINY, 2**75 eta for each term and unit of magnitude, is more than t.
+Numbers beyond float64 become infinities or NaN, which pass through sums and products; a bound that is not finite says nothing.
+"""
+
+import numpy as np
+
+from verifier.ops import Array
+
+UNIT = 2.0**-53
+TINY = 2.0**-1000
+FLOOR = 2.0**-960
+MAX_TERMS = 2**24
+
+
+def gamma(terms: int) -> float:
+    """A relative error above that of any float64 dot product of so many terms, with room for the charge's own rounding."""
+    assert 0 <= terms < MAX_TERMS
+    return 4.0 * (terms + 8) * UNIT
+
+
+def underflow(terms: int, magnitude: Array) -> float:
+    """More than all that underflow takes from one step with so many terms onto entries of these magnitudes."""
+    return TINY * (1.0 + terms) * (1.0 + float(magnitude.sum()))
+
+
+def below(result: Array) -> Array:
+    """A lower bound of what one operation on finite numbers computed as `result`; -inf where that is not finite."""
+    # sound: lemma 1. An infinite or undefined result may come from an earlier overflow, so nothing is known of it.
+    return np.where(np.isfinite(result), np.nextafter(result, -np.inf), -np.inf)
+
+
+def above(result: Array) -> Array:
+    """An upper bound of what one operation on finite numbers computed as `result`; inf where that is not finite."""
+    return np.where(np.isfinite(result), np.nextafter(result, np.inf), np.inf)
