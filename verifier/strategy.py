@@ -1,0 +1,278 @@
+"""One budget spent over the engines, for queries over one network: from cheap to dear, each in its turn."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from verifier.certificate import Certificate, Close, ProofNode
+from verifier.certificate import Group as ProofGroup
+from verifier.check import check
+from verifier.domains.linear import Choices, select
+from verifier.domains.relaxations import undecided, values_read
+from verifier.engines.attack import Attack
+from verifier.engines.bound import bound_goals, closes, start_batch, tighten
+from verifier.engines.boxes import split_inputs
+from verifier.engines.points import point_test
+from verifier.engines.problem import Batch, GoalRow, Group, Searched, groups
+from verifier.engines.smt import decide_smt
+from verifier.engines.split import branch_and_bound
+from verifier.ops import Array
+from verifier.query import Query
+from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
+
+FEW_INPUTS = 12
+FEW_CASES = 150  # undecided entries
+GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
+NEURON_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
+
+    few_inputs: only where there are few inputs to split; few_cases: only where few entries are undecided, so that a solver
+    may go through them.
+    """
+
+    engine: str
+    share: float = 1.0
+    at_least_s: float = 0.0
+    at_most_s: float = float("inf")
+    few_inputs: bool = False
+    few_cases: bool = False
+
+
+@dataclass(eq=False)
+class Case:
+    """A query on its way to a decision: the proof of each of its groups found so far, and the best bound of the others."""
+
+    position: int
+    query: Query
+    groups: list[Group]
+    proofs: dict[int, ProofNode] = field(default_factory=dict)
+    bounds: dict[int, float] = field(default_factory=dict)
+    undecided: int | None = None
+    seconds: float = 0.0
+    splits: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def bound(self) -> float | None:
+        """The smallest bound over the groups; None where none was bounded."""
+        return min(self.bounds.values(), default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A group of a case, as an entry of a batch."""
+
+    case: Case
+    number: int
+
+
+class Strategy:
+    """The turns of an engine's name taken at queries over one network; `run` yields each decision as it falls."""
+
+    def __init__(
+        self, queries: Sequence[Query], turns: Sequence[Turn], *, name: str, timeout_s: float, starts: Array | None, seed: int
+    ) -> None:
+        self.cases = [Case(k, query, groups(query)) for k, query in enumerate(queries)]
+        self.open = list(self.cases)
+        self.turns, self.name, self.timeout_s = turns, name, timeout_s
+        self.attack = Attack([case.query for case in self.cases], seed=seed, starts=starts)
+        self.deadline = time.monotonic() + timeout_s * len(queries)
+        self.until = self.deadline
+
+    def run(self) -> Iterator[tuple[int, Decision]]:
+        together = {"bound": self._bound_plainly, "falsify": self._attack, "optimise": self._bound_hard}
+        alone = {"boxes": self._split_inputs, "split": self._split_neurons, "smt": self._ask_smt}
+        for turn in self.turns:
+            cases = [case for case in self.open if _suits(turn, case)]
+            if turn.engine in together:
+                yield from self._take(turn, together[turn.engine], cases)
+            else:
+                for case in cases:
+                    yield from self._take(turn, alone[turn.engine], [case])
+        for case in self.open:
+            yield case.position, self._give_up(case)
+
+    def _take(
+        self, turn: Turn, work: Callable[[list[Case]], Mapping[Case, Verdict]], cases: list[Case]
+    ) -> Iterator[tuple[int, Decision]]:
+        """Let one engine work on open cases, share its time among them, and yield what it decided."""
+        began = time.monotonic()
+        left = min(sum(max(0.0, self.timeout_s - case.seconds) for case in cases), self.deadline - began)
+        if left <= 0:
+            return
+        span = min(max(turn.share * left, turn.at_least_s * len(cases)), turn.at_most_s * len(cases), left)
+        self.until = began + span
+        verdicts = work(cases)
+        share = (time.monotonic() - began) / len(cases)
+        for case in cases:
+            case.seconds += share
+            if case in verdicts:
+                self.open.remove(case)
+                yield case.position, Decision(verdicts[case], turn.engine, case.seconds, case.bound, case.splits)
+
+    def _out_of_time(self) -> bool:
+        return time.monotonic() > self.until
+
+    def _left(self) -> float:
+        return max(0.0, self.until - time.monotonic())
+
+    def _batch(self, pieces: Sequence[_Piece]) -> Batch:
+        return tighten(start_batch([p.case.groups[p.number] for p in pieces]), out_of_time=self._out_of_time)
+
+    def _bound_plainly(self, cases: list[Case]) -> dict[Case, Verdict]:
+        pieces = [_Piece(case, number) for case in cases for number in range(len(case.groups))]
+        if pieces:
+            batch = self._batch(pieces)
+            _count_undecided(batch, pieces)
+            self._close(batch, pieces, rounds=(0,))
+        return _certified(cases)
+
+    def _bound_hard(self, cases: list[Case]) -> dict[Case, Verdict]:
+        """Optimise the goals, then the bounds of the neurons too where that is not enough."""
+        for neuron_steps in (0, NEURON_STEPS):
+            pieces = [_Piece(c, n) for c in cases for n in range(len(c.groups)) if n not in c.proofs]
+            if not pieces or self._out_of_time():
+                break
+            batch = self._batch(pieces)
+            if neuron_steps:
+                batch = tighten(batch, steps=neuron_steps, out_of_time=self._out_of_time)
+            self._close(batch, pieces, rounds=GOAL_STEPS)
+        return _certified(cases)
+
+    def _close(self, batch: Batch, pieces: Sequence[_Piece], *, rounds: Sequence[int]) -> dict[int, list[Close]]:
+        """Bound every goal; complete groups become proofs. Returns what was closed, by entry of the batch."""
+        target = target_of(batch)
+        found: dict[int, dict[int, Close]] = {k: {} for k in range(len(pieces))}
+        warm: Choices | None = None
+        rows = [GoalRow(k, g) for k in range(len(pieces)) if not bool(batch.empty[k]) for g in batch.groups[k].goals]
+        for steps in rounds:
+            if not rows or self._out_of_time():
+                break
+            goals = bound_goals(batch, rows, steps=steps, target=target, warm=warm, out_of_time=self._out_of_time)
+            for (k, disjunct), close in closes(batch, goals, target).items():
+                found[k][disjunct] = close
+            for k, bound in goals.weakest().items():
+                pieces[k].case.bounds[pieces[k].number] = bound
+            kept = [r for r, row in enumerate(rows) if row.goal.disjunct not in found[row.position]]
+            rows, warm = [rows[r] for r in kept], select(goals.choices, torch.tensor(kept, dtype=torch.long))
+        for k, piece in enumerate(pieces):
+            if bool(batch.empty[k]) or len(found[k]) == len(batch.groups[k].disjuncts):
+                piece.case.proofs[piece.number] = ProofNode(batch.steps[k], tuple(found[k].values()))
+        return {k: list(closed.values()) for k, closed in found.items()}
+
+    def _attack(self, cases: list[Case]) -> dict[Case, Verdict]:
+        skip = {case.position for case in self.cases} - {case.position for case in cases}
+        answers = self.attack.run(self._left(), skip=skip)
+        found: dict[Case, Verdict] = {}
+        for case in cases:
+            answer = answers[case.position]
+            if isinstance(answer, Unknown):
+                case.reasons.append(f"falsify: {answer.reason}")
+            else:
+                found[case] = answer
+        return found
+
+    def _split_inputs(self, cases: list[Case]) -> dict[Case, Verdict]:
+        (case,) = cases
+        return self._search(case, "boxes", split_inputs, rounds=(0,))
+
+    def _split_neurons(self, cases: list[Case]) -> dict[Case, Verdict]:
+        (case,) = cases
+        return self._search(case, "split", branch_and_bound, rounds=GOAL_STEPS)
+
+    def _search(
+        self, case: Case, name: str, engine: Callable[..., Searched], *, rounds: Sequence[int]
+    ) -> dict[Case, Verdict]:
+        """Prove the groups still open by cases."""
+        hits: list[Array] = []
+        test = point_test(case.query)
+
+        def try_points(_: int, points: Tensor) -> bool:
+            hit = test(points)
+            if hit is not None:
+                hits.append(hit)
+            return hit is not None
+
+        pieces = [_Piece(case, n) for n in range(len(case.groups)) if n not in case.proofs]
+        if not all(case.groups[p.number].goals for p in pieces):
+            case.reasons.append(f"{name}: a disjunct without atoms, which nothing refutes")
+            return {}
+        batch = self._batch(pieces)
+        closed = self._close(batch, pieces, rounds=rounds)
+        left = {
+            k: frozenset(batch.groups[k].disjuncts) - {close.disjunct for close in closed[k]}
+            for k, piece in enumerate(pieces)
+            if piece.number not in case.proofs
+        }
+        search = engine(
+            batch, left, closed=closed, target=target_of(batch), out_of_time=self._out_of_time, try_points=try_points
+        )
+        case.splits += sum(search.splits.values())
+        if hits:
+            return {case: Refuted(hits[0])}
+        for k, root in search.proofs.items():
+            case.proofs[pieces[k].number] = root
+            case.bounds.pop(pieces[k].number, None)  # the root's bound says nothing of a proof by cases
+        for k, bound in search.open_bounds.items():
+            known = case.bounds.get(pieces[k].number, bound)
+            case.bounds[pieces[k].number] = max(bound, known)
+        case.reasons.append(f"{name}: " + ("timeout" if self._out_of_time() else "incomplete"))
+        return _certified(cases=[case])
+
+    def _ask_smt(self, cases: list[Case]) -> dict[Case, Verdict]:
+        (case,) = cases
+        verdict = decide_smt(case.query, timeout_s=self._left()).verdict
+        if isinstance(verdict, Unknown):
+            case.reasons.append(f"smt: {verdict.reason}")
+            return {}
+        return {case: verdict}
+
+    def _give_up(self, case: Case) -> Decision:
+        late = time.monotonic() > self.deadline or case.seconds >= self.timeout_s
+        reasons = "; ".join(dict.fromkeys(case.reasons))
+        verdict = Unknown("timeout" if late else "incomplete", reasons, case.bound)
+        return Decision(verdict, self.name, case.seconds, case.bound, case.splits)
+
+
+def _suits(turn: Turn, case: Case) -> bool:
+    if turn.few_inputs and case.query.region.size > FEW_INPUTS:
+        return False
+    return not turn.few_cases or case.undecided is None or case.undecided <= FEW_CASES
+
+
+def _count_undecided(batch: Batch, pieces: Sequence[_Piece]) -> None:
+    values = values_read(batch.network)
+    counts = sum((undecided(batch.network, batch.bounds, value).sum(1) for value in values), torch.zeros(len(pieces)))
+    for piece, count in zip(pieces, counts.tolist(), strict=True):
+        piece.case.undecided = max(int(count), piece.case.undecided or 0)
+
+
+def target_of(batch: Batch) -> float:
+    """The bound a goal must pass in floating point before the kernel is asked, in the scale of the outputs."""
+    low, high = batch.bounds[batch.network.output]
+    size = torch.maximum(low.abs(), high.abs())
+    return 1e-9 * (1e-3 + float(size[torch.isfinite(size)].max()))
+
+
+def _certified(cases: Sequence[Case]) -> dict[Case, Verdict]:
+    """The cases whose groups all have proofs, each confirmed by the kernel; a rejected proof is dropped."""
+    verdicts: dict[Case, Verdict] = {}
+    for case in cases:
+        if len(case.proofs) < len(case.groups):
+            continue
+        parts = tuple(ProofGroup(case.groups[n].disjuncts, root) for n, root in sorted(case.proofs.items()))
+        certificate = Certificate(case.query.network.sha256, case.query.sha256, parts)
+        result = check(case.query, certificate)
+        if result.accepted:
+            verdicts[case] = Proved(certificate)
+        else:
+            case.proofs.clear()
+            case.reasons.append(f"rounding: the check rejected a proof ({result.reason})")
+    return verdicts
