@@ -20,7 +20,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	OMP_NUM_THREADS=2 $(BIN)/pytest -m benchmarks --durations=0
+	$(BIN)/python -m pip install --quiet --editable ".[test,bench]"
+	$(BIN)/pytest -m bench -s --durations=0 tests/benchmarks
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
