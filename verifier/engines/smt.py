@@ -13,19 +13,23 @@ import numpy as np
 import z3
 
 from verifier.check import confirms
+from verifier.errors import UnsupportedOp
 from verifier.formats.smtlib import cone, smtlib, symbols
 from verifier.formula import And, Atom, Formula, Or
-from verifier.ops import Array, Conv, LeakyRelu, Linear, MaxPool, Relu
+from verifier.ops import ACTIVATION_OPS, CURVE_OPS, STEP_OPS, Array, Conv, Linear, MaxPool, Product
 from verifier.query import Query
 from verifier.region import exact_bounds, inner_bounds
 from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
 MAX_CASES = 400
+CASE_OPS = (*ACTIVATION_OPS, *CURVE_OPS, *STEP_OPS, MaxPool, Product)
 # Writing and parsing this many takes about two seconds, and the clock is looked at between the two.
 MAX_WEIGHTS = 40_000
 # How far inside the assertion a second attempt looks for a point that survives rounding to float64.
 MARGINS = (Fraction(1, 10**4), Fraction(1, 10**8))
 SHOWN_COORDINATES = 20
+# A root of a polynomial is taken to so many decimal digits.
+DIGITS = 40
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,21 @@ def decide_smt(query: Query, *, timeout_s: float, max_cases: int = MAX_CASES) ->
     Proved carries no certificate. A model is rounded to the nearest float64 input inside the region and replayed exactly; where
     that fails, a point a little further inside the assertion is looked for, and failing that the verdict is
     Unknown("unconfirmed") with the rational point. Unknown("unsupported") where the assertion depends on more than max_cases
-    piecewise linear entries or on too many weights, Unknown("timeout") past timeout_s seconds of wall clock.
+    nonlinear entries, on a transcendental function or on too many weights, Unknown("timeout") past timeout_s seconds of wall
+    clock.
     """
     start = time.monotonic()
     reason = _too_large(query, max_cases)
-    verdict = Unknown("unsupported", reason) if reason else _decide(query, start + timeout_s)
+    try:
+        verdict = Unknown("unsupported", reason) if reason else _decide(query, start + timeout_s)
+    except UnsupportedOp as error:
+        verdict = Unknown("unsupported", str(error))
     return Decision(verdict, "smt", time.monotonic() - start)
 
 
 def _too_large(query: Query, max_cases: int) -> str:
     needed, network = cone(query), query.network
-    cases = sum(len(needed.get(n.output, ())) for n in network.nodes if isinstance(n.op, Relu | LeakyRelu | MaxPool))
+    cases = sum(len(needed.get(n.output, ())) for n in network.nodes if isinstance(n.op, CASE_OPS))
     if cases > max_cases:
         return f"the assertion depends on {cases} activations; Z3 is used up to {max_cases}"
     affine = [(n.op.weight[0].size, len(needed.get(n.output, ()))) for n in network.nodes if isinstance(n.op, Linear | Conv)]
@@ -106,6 +114,8 @@ def _point(query: Query, model: z3.ModelRef, context: z3.Context) -> tuple[Fract
     point = exact_bounds(query.region)[0]
     for index in cone(query).get(x, ()):
         value = model.eval(z3.Real(f"{name}[{index}]", ctx=context), model_completion=True)
+        if isinstance(value, z3.AlgebraicNumRef):
+            value = value.approx(DIGITS)
         point[index] = Fraction(value.numerator_as_long(), value.denominator_as_long())
     return tuple(point)
 

@@ -1,31 +1,43 @@
-"""A query as SMT-LIB 2.6 text: QF_LRA, exact rationals, satisfiable exactly if some input of the region meets the assertion.
+"""A query as SMT-LIB 2.6 text: exact rationals, satisfiable exactly if some input of the region meets the assertion.
+
+The logic is QF_LRA; with products, powers or reciprocals QF_NRA, with floors QF_LIRA or QF_NIRA. Transcendental functions have
+no place in any of them. SMT-LIB leaves 1 / 0 open, so where a reciprocal may meet 0 only `unsat` is an answer.
 
 Each entry v[i] that the assertion depends on is one constant, written |v[i]| with i in C order, and one assertion that
 defines it; the text grows linearly with the weights that count.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 
 import numpy as np
 
-from verifier.errors import BadQuery
+from verifier.errors import BadQuery, UnsupportedOp
 from verifier.formula import Atom, Formula, Or, atoms_of
 from verifier.network import Network, Node
 from verifier.ops import (
+    TRANSCENDENTAL_OPS,
     AveragePool,
     Concat,
     Conv,
+    Floor,
     LeakyRelu,
     Linear,
     MaxPool,
+    Op,
+    Power,
+    Product,
+    Reciprocal,
     Relu,
     Reshape,
     Scale,
+    Select,
     Shape,
+    Sign,
     Sum,
     Transpose,
 )
@@ -38,20 +50,41 @@ Form: TypeAlias = tuple[dict[Entry, Fraction], Fraction]
 Text: TypeAlias = Callable[[Entry], str]
 
 STATUSES = ("sat", "unsat", "unknown")
+NONLINEAR_OPS = (Product, Power, Reciprocal)
+EACH_OPS = (Relu, LeakyRelu, Power, Reciprocal, Sign, Floor)
+"""Functions of one entry that are no linear form."""
 
 
 def smtlib(query: Query, *, header: Sequence[str] = (), status: str | None = None) -> str:
     """The query as one SMT-LIB script with one `(check-sat)`: sat if refuted, unsat if proved.
 
     header: comment lines at the top. status: what is known of the answer (sat, unsat, unknown), as `:status`.
-    Raises BadQuery for another status.
+    Raises BadQuery for another status, and UnsupportedOp where the assertion depends on a transcendental function.
     """
     if status is not None and status not in STATUSES:
         raise BadQuery(f"status must be one of {', '.join(STATUSES)}, got {status!r}; leave it out where nothing is known")
     lines = [f"; {line}".rstrip() for text in header for line in (text.splitlines() or [""])]
-    lines += ["(set-info :smt-lib-version 2.6)", "(set-logic QF_LRA)"]
+    logic = _logic(query)
+    lines += ["(set-info :smt-lib-version 2.6)", f"(set-logic {logic})"]
     lines += [f"(set-info :status {status})"] if status else []
-    return "\n".join([*lines, *_body(query), "(check-sat)", ""])
+    body = map(_with_decimals, _body(query)) if logic.endswith("IRA") else _body(query)
+    return "\n".join([*lines, *body, "(check-sat)", ""])
+
+
+def _with_decimals(line: str) -> str:
+    """Whole numbers as decimals, since beside integers a plain numeral is one of them; quoted symbols are left alone."""
+    return re.sub(r"\|[^|]*\||\b\d+\b", lambda found: found[0] if found[0][0] == "|" else f"{found[0]}.0", line)
+
+
+def _logic(query: Query) -> str:
+    """The smallest logic with all that the assertion depends on."""
+    needed = cone(query)
+    nodes = [node for node in query.network.nodes if node.output in needed]
+    for node in nodes:
+        if isinstance(node.op, TRANSCENDENTAL_OPS):
+            raise UnsupportedOp(type(node.op).__name__, node.output, "SMT-LIB's arithmetic has no transcendental functions")
+    power = "N" if any(isinstance(node.op, NONLINEAR_OPS) for node in nodes) else "L"
+    return f"QF_{power}{'IRA' if any(isinstance(node.op, Floor) for node in nodes) else 'RA'}"
 
 
 def cone(query: Query) -> Mapping[str, list[int]]:
@@ -116,10 +149,26 @@ def _definition(network: Network, node: Node, index: int) -> str:
         case LeakyRelu(slope=slope):
             z = text((node.inputs[0], index))
             return f"(ite (>= {z} 0) {z} {_sum({(node.inputs[0], index): Fraction(slope)}, Fraction(0), text)})"
+        case Product() | Power():
+            factors = [text(entry) for entry in _factors(node, index)]
+            return f"(* {' '.join(factors)})"
+        case Reciprocal():
+            return f"(/ 1 {text((node.inputs[0], index))})"
+        case Sign():
+            z = text((node.inputs[0], index))
+            return f"(ite (> {z} 0) 1 (ite (< {z} 0) (- 1) 0))"
+        case Floor():
+            return f"(to_real (to_int {text((node.inputs[0], index))}))"
         case MaxPool():
             return _maximum([text(entry) for entry in parents(network, node, index)])
         case _:
             return _sum(*linear_form(network, node, index), text)
+
+
+def _factors(node: Node, index: int) -> list[Entry]:
+    if isinstance(node.op, Power):
+        return [(node.inputs[0], index)] * node.op.exponent
+    return [(name, index) for name in node.inputs]
 
 
 def _maximum(terms: list[str]) -> str:
@@ -166,11 +215,18 @@ def rational(value: Fraction) -> str:
     return str(value.numerator) if value.denominator == 1 else f"(/ {value.numerator} {value.denominator})"
 
 
+def is_each(op: Op) -> bool:
+    """Whether an entry of the result is a function, other than a linear form, of the input's entry at the same place."""
+    return isinstance(op, (*EACH_OPS, *TRANSCENDENTAL_OPS))
+
+
 def parents(network: Network, node: Node, index: int) -> list[Entry]:
     """The entries that one entry of a node's output is computed from; those with weight 0 are left out."""
     match node.op:
-        case Relu() | LeakyRelu():
+        case _ if is_each(node.op):
             return [(node.inputs[0], index)]
+        case Product():
+            return _factors(node, index)
         case Linear(weight=weight):
             row, column = divmod(index, len(weight))
             return [(node.inputs[0], row * weight.shape[1] + k) for k in np.flatnonzero(weight[column]).tolist()]
@@ -216,10 +272,11 @@ def linear_form(network: Network, node: Node, index: int) -> Form:
             return {(source, _flat(shapes[0], [by_axis[axis] for axis in range(len(by_axis))])): Fraction(1)}, Fraction(0)
         case Concat(axis=axis):
             return {_joined(node.inputs, shapes, axis, _places(out_shape, index)): Fraction(1)}, Fraction(0)
-        case Relu() | LeakyRelu() | MaxPool():
-            raise AssertionError(f"{type(node.op).__name__} is not linear")
+        case Select(indices=indices):
+            chosen = int(indices[index])
+            return ({(source, chosen): Fraction(1)} if chosen >= 0 else {}), Fraction(0)
         case _:
-            assert_never(node.op)
+            raise AssertionError(f"{type(node.op).__name__} is not linear")
 
 
 def _conv_form(op: Conv, source: str, shape: Shape, out_shape: Shape, index: int) -> Form:

@@ -12,7 +12,7 @@ from verifier.check import confirms
 from verifier.engines.falsify import falsify
 from verifier.engines.smt import decide_smt, shrunk
 from verifier.formula import And, Or, at_least, at_most, atom
-from verifier.ops import Linear, Relu
+from verifier.ops import Linear, Power, Relu, Sigmoid
 from verifier.query import Query
 from verifier.region import Ball, Box
 from verifier.verdict import Proved, Refuted, Unknown
@@ -80,6 +80,23 @@ def test_large_networks_are_refused_with_the_reason() -> None:
     assert isinstance(verdict, Unknown) and verdict.reason == "unsupported" and "depends on 500 activations" in verdict.detail
     small = decide_smt(Query(network, Box([0.0, 0.0], [1.0, 1.0]), at_least("v2", 0, 0)), timeout_s=5).verdict
     assert isinstance(small, Refuted)
+
+
+def test_transcendental_functions_are_unsupported() -> None:
+    verdict = decide_smt(Query(chain((1, 1), Sigmoid()), Box([-1.0], [1.0]), at_least("v1", 0, 2)), timeout_s=5).verdict
+    assert isinstance(verdict, Unknown) and verdict.reason == "unsupported" and "operator Sigmoid" in verdict.detail
+
+
+def test_products_are_decided() -> None:
+    """x * x >= 2 on [-1, 1] is proved false; on [1, 2] it is met from an irrational point on."""
+    network = chain((1, 1), Power(2))
+    assert isinstance(decide_smt(Query(network, Box([-1.0], [1.0]), at_least("v1", 0, 2)), timeout_s=5).verdict, Proved)
+    query = Query(network, Box([1.0], [2.0]), at_least("v1", 0, 2))
+    verdict = decide_smt(query, timeout_s=5).verdict
+    assert isinstance(verdict, Refuted) and confirms(query, verdict.counterexample)
+    exactly = And((at_least("v1", 0, 2), at_most("v1", 0, 2)))
+    verdict = decide_smt(Query(network, Box([1.0], [2.0]), exactly), timeout_s=5).verdict
+    assert isinstance(verdict, Unknown) and verdict.reason == "unconfirmed"
 
 
 def test_the_clock_is_kept() -> None:

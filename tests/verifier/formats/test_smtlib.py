@@ -6,15 +6,29 @@ import cvc5
 import numpy as np
 import pytest
 import z3
-from laws.networks import KINDS, chain, random_network, sample_box
+from laws.networks import KINDS, RATIONAL_KINDS, chain, random_network, sample_box
 from laws.queries import random_query
 
-from verifier.errors import BadQuery
+from verifier.errors import BadQuery, UnsupportedOp
 from verifier.evaluate import evaluate
-from verifier.formats.smtlib import cone, linear_form, rational, smtlib
+from verifier.formats.smtlib import cone, is_each, linear_form, rational, smtlib
 from verifier.formula import FALSE, TRUE, And, Or, at_least, at_most, atom, holds
 from verifier.network import Network, Node
-from verifier.ops import LeakyRelu, Linear, MaxPool, Relu, frozen_array
+from verifier.ops import (
+    Floor,
+    LeakyRelu,
+    Linear,
+    MaxPool,
+    Power,
+    Product,
+    Reciprocal,
+    Relu,
+    Select,
+    Sign,
+    Sin,
+    Sum,
+    frozen_array,
+)
 from verifier.query import Query
 from verifier.region import Ball, Box, Polytope, constraints, outer_bounds
 
@@ -117,14 +131,14 @@ def test_unknown_status_is_refused() -> None:
         smtlib(query, status="maybe")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *RATIONAL_KINDS])
 def test_linear_forms_compute_what_the_network_computes(kind: str) -> None:
     network = random_network(kind, seed=3, grid=True)
     size = network.size("x")
     x = sample_box(-np.ones(size), np.ones(size), count=1, seed=0, grid=True)[-1:]
     values = {name: v.flatten().tolist() for name, v in evaluate(network, x).items()}
     for node in network.nodes:
-        if isinstance(node.op, Relu | LeakyRelu | MaxPool):
+        if isinstance(node.op, MaxPool | Product) or is_each(node.op):
             continue
         for index, expected in enumerate(values[node.output]):
             terms, bias = linear_form(network, node, index)
@@ -138,12 +152,80 @@ def test_z3_cvc5_and_brute_force_agree(kind: str, seed: int) -> None:
     text = smtlib(query)
     answer = by_z3(text)
     assert answer == by_cvc5(text) and answer in ("sat", "unsat")
+    assert answer == "sat" or not met_on_the_grid(query, seed)
+
+
+def met_on_the_grid(query: Query, seed: int) -> bool:
+    """Whether a point of the grid, where evaluation is exact, satisfies the query."""
     lower, upper = outer_bounds(query.region)
     points = sample_box(lower, upper, count=40, seed=seed, grid=True)
     values = {name: v.flatten(1).tolist() for name, v in evaluate(query.network, points).items()}
     asked = And((*constraints(query.region), query.assertion))
-    hit = any(holds(asked, {name: v[k] for name, v in values.items()}) for k in range(len(points)))
-    assert answer == "sat" or not hit
+    return any(holds(asked, {name: v[k] for name, v in values.items()}) for k in range(len(points)))
+
+
+@pytest.mark.parametrize("kind", RATIONAL_KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_products_and_steps_against_brute_force(kind: str, seed: int) -> None:
+    """No point of the grid is missed. cvc5 is asked where all is linear: with products it may search without end."""
+    query = random_query(kind, seed=seed)
+    text = smtlib(query)
+    answer = by_z3(text)
+    assert answer in ("sat", "unsat") and (kind == "polynomial" or answer == by_cvc5(text))
+    assert answer == "sat" or not met_on_the_grid(query, seed)
+
+
+LOGICS = [
+    (Relu(), "QF_LRA", "(ite (>= |x[0]| 0) |x[0]| 0)"),
+    (Sign(), "QF_LRA", "(ite (> |x[0]| 0) 1 (ite (< |x[0]| 0) (- 1) 0))"),
+    (Floor(), "QF_LIRA", "(to_real (to_int |x[0]|))"),
+    (Power(3), "QF_NRA", "(* |x[0]| |x[0]| |x[0]|)"),
+    (Reciprocal(), "QF_NRA", "(/ 1 |x[0]|)"),
+    (Select(np.array([-1]), (1, 1)), "QF_LRA", "0"),
+]
+
+
+@pytest.mark.parametrize("op, logic, term", LOGICS, ids=[type(op).__name__ for op, *_ in LOGICS])
+def test_logics_and_terms_by_hand(op, logic: str, term: str) -> None:
+    """Each operator at x = 5/2, where its value is known exactly: equal to it, and not different from it."""
+    value = Fraction(float(evaluate(chain((1, 1), op), np.array([[2.5]]))["v1"]))
+    if isinstance(op, Reciprocal):
+        value = Fraction(2, 5)
+    box = Box([2.5], [2.5])
+    equal = smtlib(Query(chain((1, 1), op), box, And((at_least("v1", 0, value), at_most("v1", 0, value)))))
+    other = smtlib(
+        Query(chain((1, 1), op), box, Or((at_least("v1", 0, value, strict=True), at_most("v1", 0, value, strict=True))))
+    )
+    assert f"(set-logic {logic})" in equal and f"(assert (= |v1[0]| {term}))" in equal
+    assert by_z3(equal) == by_cvc5(equal) == "sat" and by_z3(other) == by_cvc5(other) == "unsat"
+
+
+def test_products_of_two_values_and_floors_of_them() -> None:
+    """floor(x0 * x1) over [1, 3/2] x [1, 3/2] is 1 or 2, never 3; the logic mixes integers and products."""
+    nodes = (
+        Node("a", Select(np.array([0]), (1,)), ("x",)),
+        Node("b", Select(np.array([1]), (1,)), ("x",)),
+        Node("p", Product(), ("a", "b")),
+        Node("y", Floor(), ("p",)),
+    )
+    network, box = Network("x", (1, 2), nodes, "y"), Box([1.0, 1.0], [1.5, 1.5])
+    two, three = (smtlib(Query(network, box, at_least("y", 0, n))) for n in (2, 3))
+    assert "(set-logic QF_NIRA)" in two and by_z3(two) == "sat" and by_z3(three) == "unsat" == by_cvc5(three)
+
+
+def test_nothing_is_said_of_one_over_zero() -> None:
+    """Unsat would be a proof, so a solver may not be sure of any value there."""
+    network = chain((1, 1), Reciprocal())
+    assert by_z3(smtlib(Query(network, Box([-1.0], [1.0]), at_least("v1", 0, 10**6)))) == "sat"
+    assert by_z3(smtlib(Query(network, Box([0.0], [0.0]), at_least("v1", 0, 5)))) == "sat"
+
+
+def test_transcendental_functions_are_refused_where_they_matter() -> None:
+    nodes = (Node("s", Sin(), ("x",)), Node("r", Relu(), ("x",)), Node("y", Sum((1.0, 1.0)), ("s", "r")))
+    network, box = Network("x", (1, 1), nodes, "y"), Box([-1.0], [1.0])
+    assert by_z3(smtlib(Query(network, box, at_least("r", 0, 1)))) == "sat"
+    with pytest.raises(UnsupportedOp, match="operator Sin at node 's' is not supported"):
+        smtlib(Query(network, box, at_least("y", 0, 1)))
 
 
 def test_region_constraints_are_part_of_the_text() -> None:
