@@ -52,14 +52,15 @@ def _nearest_turns(first: Tensor, low: Tensor, high: Tensor) -> list[Tensor]:
 
 
 def _sigmoid_stationary(op: Sigmoid, slope: Tensor, low: Tensor, high: Tensor, lowest: bool) -> list[Tensor]:
-    # f' = s(1 - s) = slope at s = (1 +- root) / 2; f is convex for z < 0
+    # f' = s(1 - s) = slope at s = (1 +- root) / 2, so z = 2 atanh(root), written for slopes near 0; f is convex for z < 0
     root = (1 - 4 * slope).clamp(0, 1).sqrt()
-    place = 2 * root.atanh()
+    place = 2 * root.log1p() - (4 * slope).clamp(0, 1).log()
     return [-place if lowest else place]
 
 
 def _tanh_stationary(op: Tanh, slope: Tensor, low: Tensor, high: Tensor, lowest: bool) -> list[Tensor]:
-    place = (1 - slope).clamp(0, 1).sqrt().atanh()  # f' = 1 - tanh**2
+    root = (1 - slope).clamp(0, 1).sqrt()  # f' = 1 - tanh**2 = slope, so z = atanh(root), written for slopes near 0
+    place = root.log1p() - 0.5 * slope.clamp(0, 1).log()
     return [-place if lowest else place]
 
 
@@ -125,13 +126,15 @@ def intercept(op: Any, slope: Tensor, low: Tensor, high: Tensor, *, lowest: bool
         at, top = torch.zeros_like(best), sign * best
         for place, height in zip(places, heights, strict=True):
             gap = sign * (height - torch.where(slope == 0, 0.0, slope * place))
-            # sound: what is not defined counts as unbounded
-            gap = torch.nan_to_num(gap, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            # sound: what is not defined counts as unbounded, and what overflows is beyond the largest float
+            gap = torch.nan_to_num(gap, nan=-torch.inf, neginf=-torch.inf)
             lower = gap < best
             best, at, top = torch.where(lower, gap, best), torch.where(lower, place, at), torch.where(lower, height, top)
         finite = best.isfinite() & at.isfinite() & top.isfinite()
         at, top = at.masked_fill(~finite, 0.0), torch.where(finite, top, sign * best)
-    return top - slope * at
+        largest = torch.finfo(top.dtype).max
+    shift = top - slope * at
+    return shift.clamp(max=largest) if lowest else shift.clamp(min=-largest)
 
 
 def slope_range(op: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,18 @@ from verifier.domains.linear import (
     unit_rows,
 )
 from verifier.domains.optimise import optimise
-from verifier.domains.relaxations import activation_nodes, adaptive_slopes, pool_windows, slope_floor
+from verifier.domains.relaxations import (
+    adaptive_slopes,
+    adaptive_upper_slopes,
+    has_slopes,
+    has_upper_slopes,
+    pool_windows,
+    relaxed_nodes,
+    slope_floor,
+)
 from verifier.evaluate import evaluate
 from verifier.network import Network
-from verifier.ops import Linear, MaxPool, Relu, frozen_array
+from verifier.ops import ACTIVATION_OPS, CURVE_OPS, Linear, MaxPool, Relu, frozen_array
 
 Bounds = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -28,15 +36,20 @@ def bounds_of(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
 
 
 def random_choices(network: Network, rng: np.random.Generator, batch: int, spec: int) -> Choices:
-    slopes, lower, upper = {}, {}, {}
-    for node in activation_nodes(network):
-        size = network.size(node.output)
-        slopes[node.output] = torch.from_numpy(rng.uniform(slope_floor(node.op), 1, (batch, spec, size)))
+    slopes, above, lower, upper = {}, {}, {}, {}
+    for node in relaxed_nodes(network):
+        shape = (batch, spec, network.size(node.output))
+        curve = isinstance(node.op, CURVE_OPS)
+        if has_slopes(node):
+            least = slope_floor(node.op) if isinstance(node.op, ACTIVATION_OPS) else 0.0
+            slopes[node.output] = torch.from_numpy(rng.normal(size=shape) if curve else rng.uniform(least, 1, shape))
+        if has_upper_slopes(node):
+            above[node.output] = torch.from_numpy(rng.normal(size=shape) if curve else rng.uniform(0, 1, shape))
     for name in network.shapes:
         shape = (batch, spec, network.size(name))
         lower[name] = torch.from_numpy(rng.exponential(size=shape) * (rng.uniform(size=shape) < 0.3))
         upper[name] = torch.from_numpy(rng.exponential(size=shape) * (rng.uniform(size=shape) < 0.3))
-    return Choices(slopes, lower, upper)
+    return Choices(slopes, lower, upper, upper_slopes=above)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,13 +105,30 @@ def test_a_network_worked_out_by_hand() -> None:
     assert lower_bounds(network, cut, rows, choices).item() == pytest.approx(1.0 - 2.0 + 0.5)
 
 
-@pytest.mark.parametrize("kind", ["deep", "leaky", "conv2d", "max_pool"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_rows_at_single_entries_are_those_of_a_matrix_of_zeros_and_ones(kind: str, seed: int) -> None:
+    network, rng = random_network(kind, seed=seed), np.random.default_rng(seed)
+    bounds = bounds_of(network, *random_box(network, seed=seed, batch=2))
+    choices = random_choices(network, rng, 2, 3)
+    for value in network.shapes:
+        indices = torch.from_numpy(rng.integers(network.size(value), size=(2, 3)))
+        signs = torch.from_numpy(rng.choice([-1.0, 1.0], (2, 3)))
+        matrix = torch.zeros(2, 3, network.size(value), dtype=torch.float64).scatter(2, indices[..., None], signs[..., None])
+        found = [
+            lower_bounds(network, bounds, rows, choices)
+            for rows in (unit_rows(value, indices, signs), Rows({value: matrix}, torch.zeros_like(signs)))
+        ]
+        torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("kind", ["deep", "leaky", "conv2d", "max_pool", "sigmoids"])
 def test_optimising_never_loses(kind: str) -> None:
     network = random_network(kind, seed=1)
     lower, upper = random_box(network, seed=1, batch=3)
     bounds = bounds_of(network, lower, upper)
     rows = unit_rows(network.output, torch.zeros(3, 1, dtype=torch.long), torch.ones(3, 1, dtype=torch.float64))
-    start = Choices(adaptive_slopes(network, bounds))
+    start = Choices(adaptive_slopes(network, bounds), upper_slopes=adaptive_upper_slopes(network, bounds))
     plain = lower_bounds(network, bounds, rows, start)
     best = optimise(network, bounds, rows, start, steps=30)
     assert (best.bounds >= plain).all()
