@@ -12,7 +12,7 @@ from verifier.formats.vnnlib_tokens import Source
 from verifier.network import Network
 from verifier.query import Query
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 128 * 2**20
 
 
 def read_vnnlib(path: str | Path, network: Network) -> Query:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ Sides: TypeAlias = dict[int, tuple[Side, Side]]
 """Lower and upper bound of input entries; None, or no entry, where nothing is known."""
 
 MAX_ATOMS = 20_000_000
+TOO_MANY = MAX_ATOMS + 1
 
 
 def build_query(network: Network, asserted: Sequence[Formula], spelled: Callable[[int], str], name: str) -> Query:
@@ -158,22 +158,23 @@ def _implied(atom: Atom, value: str, lower: Sequence[Fraction], upper: Sequence[
 
 
 def _check_size(formula: Formula, name: str) -> None:
-    atoms = _normal_form(formula)[1]
-    if atoms > MAX_ATOMS:
+    if _normal_form(formula)[1] > MAX_ATOMS:
         raise BadQuery(
-            f"{name}: the assertion has {atoms:.1e} atoms in disjunctive normal form, at most {MAX_ATOMS} are taken; split it"
+            f"{name}: the assertion has over {MAX_ATOMS} atoms in disjunctive normal form; split it into several queries"
         )
 
 
 def _normal_form(formula: Formula) -> tuple[int, int]:
-    """How many conjunctions the disjunctive normal form has at most, and how many atoms all of them together."""
+    """How many conjunctions the disjunctive normal form has at most, and how many atoms all together; capped past MAX_ATOMS."""
     match formula:
         case Atom():
             return 1, 1
         case Or(parts=parts):
             counted = [_normal_form(part) for part in parts]
-            return sum(ways for ways, _ in counted), sum(atoms for _, atoms in counted)
+            return min(sum(ways for ways, _ in counted), TOO_MANY), min(sum(atoms for _, atoms in counted), TOO_MANY)
         case And(parts=parts):
-            counted = [_normal_form(part) for part in parts]
-            ways = prod(count for count, _ in counted)
-            return ways, sum(atoms * ways // count for count, atoms in counted if count)
+            ways, atoms = 1, 0
+            for more_ways, more_atoms in map(_normal_form, parts):
+                atoms = min(atoms * more_ways + ways * more_atoms, TOO_MANY)
+                ways = min(ways * more_ways, TOO_MANY)
+            return ways, atoms

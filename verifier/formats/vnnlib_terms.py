@@ -12,6 +12,7 @@ from verifier.formula import And, Atom, Formula, Or, Term, negate
 
 # Formulas are walked by recursion elsewhere; nested connectives of one kind count once.
 MAX_LEVELS = 100
+SWAPPED = {"and": "or", "or": "and"}
 
 
 @dataclass(slots=True)
@@ -41,7 +42,8 @@ class Grammar:
 @dataclass(slots=True)
 class _Frame:
     operator: Token
-    meaning: str
+    meaning: str  # with negations pushed inward: and and or are swapped below an odd number of them
+    negated: bool
     operands: list[Value]
     first: int  # where this frame's operands start: nested connectives of one kind share a list
     shared: bool
@@ -68,6 +70,8 @@ def read_formula(tokens: Sequence[Token], at: int, operand: Operand, grammar: Gr
             value = _apply(frame, grammar, source)
         else:
             value, at = operand(tokens, at)
+            if _negates(frames) and not isinstance(value, Linear):
+                value = negate(value)
         if not frames:
             break
         frames[-1].operands.append(value)
@@ -82,17 +86,29 @@ def _opened(operator: Token, frames: Sequence[_Frame], grammar: Grammar, source:
     if meaning is None:
         allowed = ", ".join(grammar.operators)
         raise source.error(operator.at, f"expected an operator, found {shown(operator.text)}; allowed are {allowed}")
-    if frames and meaning in ("and", "or") and frames[-1].meaning == meaning:
-        above = frames[-1].operands
-        return _Frame(operator, meaning, above, len(above), True)
-    return _Frame(operator, meaning, [], 0, False)
+    negated = _negates(frames)
+    if meaning in SWAPPED:
+        meaning = SWAPPED[meaning] if negated else meaning
+        if frames and frames[-1].meaning == meaning:
+            above = frames[-1].operands
+            return _Frame(operator, meaning, negated, above, len(above), True)
+    return _Frame(operator, meaning, negated, [], 0, False)
+
+
+def _negates(frames: Sequence[_Frame]) -> bool:
+    """Whether the next operand of the innermost frame stands below an odd number of negations."""
+    if not frames:
+        return False
+    frame = frames[-1]
+    inverts = frame.meaning == "not" or (frame.meaning == "=>" and not frame.operands)
+    return frame.negated != inverts
 
 
 def _apply(frame: _Frame, grammar: Grammar, source: Source) -> Value:
     _check_count(frame, len(frame.operands), source)
     match frame.meaning:
         case "and" | "or" | "not" | "=>":
-            return _connective(frame.meaning, _formulas(frame, source))
+            return _connective(frame, _formulas(frame, source))
         case "+" | "-" | "*" | "/":
             return _arithmetic(frame, _numbers(frame, source), source)
         case _:
@@ -100,7 +116,8 @@ def _apply(frame: _Frame, grammar: Grammar, source: Source) -> Value:
             if len(sides) != 2 and (not grammar.chained or frame.meaning == "!="):
                 raise source.error(frame.operator.at, f"{frame.operator.text!r} compares two sides, found {len(sides)}")
             parts = [_comparison(frame, pair, source) for pair in pairwise(sides)]
-            return parts[0] if len(parts) == 1 else And(tuple(parts))
+            compared = parts[0] if len(parts) == 1 else And(tuple(parts))
+            return negate(compared) if frame.negated else compared
 
 
 def _check_count(frame: _Frame, count: int, source: Source) -> None:
@@ -125,14 +142,12 @@ def _numbers(frame: _Frame, source: Source) -> list[Linear]:
     return numbers
 
 
-def _connective(meaning: str, parts: Sequence[Formula]) -> Formula:
-    if meaning == "not":
-        return negate(parts[0])
-    if meaning == "=>":
-        return Or((negate(parts[0]), parts[1]))
+def _connective(frame: _Frame, parts: Sequence[Formula]) -> Formula:
+    """What joins the operands, which are negated already where they stand below a negation."""
     if len(parts) == 1:
         return parts[0]
-    return And(tuple(parts)) if meaning == "and" else Or(tuple(parts))
+    is_and = frame.negated if frame.meaning == "=>" else frame.meaning == "and"
+    return And(tuple(parts)) if is_and else Or(tuple(parts))
 
 
 def _arithmetic(frame: _Frame, parts: Sequence[Linear], source: Source) -> Linear:

@@ -18,6 +18,8 @@ MAX_BITS = 100_000
 LARGEST = Fraction(float_info.max)
 SURELY_BELOW = float_info.max_exp - 1  # a fraction whose parts differ by fewer bits is smaller than LARGEST
 SHOWN = 40
+# Each comparison takes five or more and about a kilobyte of memory.
+MAX_TOKENS = 8_000_000
 
 
 class Token(NamedTuple):
@@ -53,8 +55,10 @@ def commands(source: Source) -> Iterator[list[Token]]:
     """
     command: list[Token] = []
     depth = 0
-    for match in TOKEN.finditer(source.text):
+    for count, match in enumerate(TOKEN.finditer(source.text)):
         text, at = match.group(), match.start()
+        if count == MAX_TOKENS:
+            raise source.error(at, f"over {MAX_TOKENS} words and parentheses; split the query into several")
         if text[0] == ";":
             continue
         if text == "(":

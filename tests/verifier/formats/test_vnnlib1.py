@@ -2,6 +2,7 @@
 
 import gzip
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from verifier.errors import BadQuery
 from verifier.formats.vnnlib import parse_vnnlib, read_vnnlib
-from verifier.formula import TRUE, And, Or, at_least, at_most, atom
+from verifier.formula import TRUE, And, Or, at_least, at_most, atom, holds
 from verifier.network import Network, Node
 from verifier.ops import Linear
 from verifier.region import Box, ExactBox, exact_bounds
@@ -78,6 +79,14 @@ def test_what_cancels_is_no_term():
 def test_negation_and_implication_are_pushed_inward():
     found = query("(assert (not (and (< Y_0 1) (=> (<= Y_0 2) (>= Y_1 3)))))")
     assert found.assertion == Or((at_least("out", 0, 1), And((at_most("out", 0, 2), at_most("out", 1, 3, strict=True)))))
+
+
+def test_negation_by_truth_table():
+    text = "(not (=> (or (not (< Y_0 0)) false) (and (=> (< Y_1 0) (< Y_0 0)) (not (= Y_1 1)))))"
+    assertion = query(f"(assert {text})").assertion
+    for y0, y1 in product((-1, 0), (-1, 0, 1)):
+        wanted = not (y0 < 0 or ((not y1 < 0 or y0 < 0) and y1 != 1))
+        assert holds(assertion, {"out": [Fraction(y0), Fraction(y1)]}) == wanted
 
 
 def test_comparisons_chain():
