@@ -18,7 +18,8 @@ from torch import Tensor
 from verifier.check import confirms
 from verifier.engines.descent import KINDS, LEAK, Descended, Watch, descend, multiplications, wander, zoom
 from verifier.engines.program import run
-from verifier.engines.starts import center, corners, varied
+from verifier.engines.repair import MAX_ATOMS, repair
+from verifier.engines.starts import apart, center, corners, varied
 from verifier.engines.targets import Batch, Target, at_own_points, batch_of, cast, left_sides, rescaled, targets_of, worst
 from verifier.errors import BadQuery
 from verifier.network import Network
@@ -32,7 +33,7 @@ MAX_CORNER_INPUTS = 12
 NEAR = 1e-9  # a left side this close to 0 is a candidate
 PROMISING = 1e-4  # worth a look in float64
 PROJECTED_STARTS = 16
-POOL_WORK, STEP_WORK = 5e8, 1e8  # multiplications of a pool, of a step
+POOL_WORK, STEP_WORK = 3e8, 1e8  # multiplications of a pool, of a step
 MOST_POINTS = 1024
 COARSE_WORK = 2e5  # networks dearer than this are searched in float32
 LEFT_SIDES = 2**22
@@ -42,8 +43,11 @@ STEPS, MOST_STEPS = 30, 150
 REPLAYS_AT_ONCE, REPLAYS = 2, 24
 PATIENCE = 3
 GAIN = 0.97
+MOST_STARTS = 192
+SIFTED = 32
 POLISH_STEPS, POLISH_STEP = 20, 0.01
 ZOOMS = 12
+REPAIRABLE, REPAIRED, REPAIR_STEPS = 0.2, 4, 10
 
 
 @dataclass(eq=False)
@@ -55,9 +59,11 @@ class Front:
     values: Tensor
 
     def merge(self, points: Tensor, values: Tensor) -> None:
+        """Add points, and keep the best of those that lie apart."""
         joined, values = torch.cat([self.points, points]), torch.cat([self.values, values])
-        order = torch.argsort(values, stable=True)[:KEPT]
-        self.points, self.values = joined[order], values[order]
+        width = torch.from_numpy(self.target.upper - self.target.lower).clamp(min=1e-300)
+        chosen = apart(joined / width, values, KEPT)
+        self.points, self.values = joined[chosen], values[chosen]
 
 
 class Attack:
@@ -188,7 +194,7 @@ class _Hunt:
         steps = float(STEPS)
         for number in count():
             everything = sorted(self._open(), key=lambda front: float(front.values[0]))
-            yield from self._round(everything, int(steps), fresh=0.5 if number == 0 else 1.0, style=number)
+            yield from self._round(everything, int(steps), fresh=0.9 if number % 2 else 0.5, style=number)
             yield True
             steps = min(MOST_STEPS, 1.25 * steps)
 
@@ -244,7 +250,7 @@ class _Hunt:
     def _round(self, fronts: Sequence[Front], steps: int, *, fresh: float, style: int = 0) -> Iterator[bool]:
         """One descent for each open target, a share `fresh` of its starts being new random points."""
         points = max(KINDS, min(MOST_POINTS, int(STEP_WORK // self.work)))
-        each = max(KINDS, min(96, points // max(1, len(fronts))) // KINDS * KINDS)
+        each = max(KINDS, min(MOST_STARTS, points // max(1, len(fronts))) // KINDS * KINDS)
         size = max(1, points // each)
         for k in range(0, len(fronts), size):
             chosen = [front for front in fronts[k : k + size] if self.attack.is_open(front.target.query)]
@@ -255,7 +261,7 @@ class _Hunt:
     def _search(self, fronts: Sequence[Front], each: int, steps: int, fresh: float, style: int) -> None:
         exact = batch_of(self.network, [front.target for front in fronts])
         batch, watch = cast(exact, self.dtype), self._watch(exact)
-        begin = self._begin(exact, fronts, each, fresh).to(self.dtype).clamp(batch.lower, batch.upper)
+        begin = self._begin(batch, fronts, each, fresh)
         if style % 4 == 3:
             begin = wander(batch, begin, steps=5, generator=self.generator)
         self._keep(fronts, exact, descend(batch, begin, steps=steps, watch=watch, leak=LEAK if style % 2 else 0.0))
@@ -264,10 +270,18 @@ class _Hunt:
             self._keep(fronts, exact, zoom(exact, best, rounds=ZOOMS, generator=self.generator, watch=watch))
 
     def _begin(self, batch: Batch, fronts: Sequence[Front], each: int, fresh: float) -> Tensor:
-        """Starts (targets, each, inputs): the front's best, then random points."""
-        old = min(KEPT, round(each * (1 - fresh)))
-        new = varied(batch.lower.squeeze(1), batch.upper.squeeze(1), each, self.generator)
-        return torch.cat([torch.stack([front.points[:old] for front in fronts]), new], 1)[:, :each]
+        """Starts (targets, each, inputs): the front's best, then the best of many random points, then any."""
+        old = torch.stack([front.points[: round(each * (1 - fresh))] for front in fronts]).to(self.dtype)
+        often = min(SIFTED, int(POOL_WORK / (self.work * len(fronts) * each))) if fresh >= 0.5 else 1
+        number = each * max(1, often)
+        new = varied(batch.lower.squeeze(1), batch.upper.squeeze(1), number, self.generator)
+        if number > each:
+            with torch.no_grad():
+                values = worst(batch, at_own_points(batch, new))
+            best = values[:, : number - each].argsort(dim=1, stable=True)[:, : (each - old.shape[1]) // 2]
+            sifted = new.gather(1, best.unsqueeze(2).expand(-1, -1, new.shape[2]))
+            new = torch.cat([sifted, new[:, number - each :]], 1)
+        return torch.cat([old, new], 1)[:, :each].clamp(batch.lower, batch.upper)
 
     def _keep(self, fronts: Sequence[Front], batch: Batch, end: Descended) -> None:
         """Remember the best points of each target and offer them."""
@@ -278,6 +292,17 @@ class _Hunt:
             if self.attack.is_open(front.target.query):
                 self.attack.offer(front.target, end.points[k], end.values[k])
                 front.merge(end.points[k], end.values[k])
+        for front in sorted(fronts, key=lambda front: float(front.values[0]))[:REPAIRED]:
+            self._repair(front)
+
+    def _repair(self, front: Front) -> None:
+        """Newton steps from the best points of a target, where several atoms are nearly satisfied."""
+        thin = 2 <= len(front.target.biases) <= MAX_ATOMS and NEAR < float(front.values[0]) < REPAIRABLE
+        if thin and self.attack.is_open(front.target.query) and not self.attack.over():
+            batch = batch_of(self.network, [front.target])
+            begin = front.points[:REPAIRED].unsqueeze(0)
+            end = repair(batch, begin, steps=REPAIR_STEPS, watch=self._watch(batch))
+            front.merge(end.points[0], end.values[0])
 
     def _watch(self, batch: Batch) -> Watch:
         """Offers what looks like a counterexample; true when nothing is left to do for this batch."""

@@ -20,6 +20,20 @@ def corners(lower: Tensor, upper: Tensor) -> Tensor:
     return torch.where(sides, upper, lower)
 
 
+def apart(points: Tensor, values: Tensor, number: int, *, distance: float = 0.02) -> Tensor:
+    """Places of up to `number` points (count, inputs), lowest value (count,) first, no two of them within `distance`.
+
+    Where too few lie apart, the best of the others follow.
+    """
+    order = torch.argsort(values, stable=True)[: 8 * number]
+    chosen: list[int] = []
+    for place in order.tolist():
+        if len(chosen) < number and not (chosen and bool(((points[chosen] - points[place]).abs().amax(1) < distance).any())):
+            chosen.append(place)
+    chosen += [place for place in order.tolist() if place not in chosen][: number - len(chosen)]
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
 def varied(lower: Tensor, upper: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """Random points of boxes (..., inputs): (..., number, inputs), several kinds taking turns.
 
@@ -27,14 +41,14 @@ def varied(lower: Tensor, upper: Tensor, number: int, generator: torch.Generator
     neighbouring inputs moving together, since networks trained on images or series are often dead on white noise.
     """
     shape = (*lower.shape[:-1], number, lower.shape[-1])
-    share = torch.rand(shape, generator=generator, dtype=torch.float64)
+    share = torch.rand(shape, generator=generator, dtype=lower.dtype)
     kind = torch.arange(number).reshape(-1, 1) % KINDS
     if shape[-1] > FLAT:
         share = torch.where((kind == 3) | (kind >= 6), _runs(share, generator), share)
-    density, base, contrast = torch.rand((3, *shape[:-1], 1), generator=generator, dtype=torch.float64)
+    density, base, contrast = torch.rand((3, *shape[:-1], 1), generator=generator, dtype=lower.dtype)
     lopsided = (share < density).to(share.dtype)
     flat = base + contrast.square() * (share - base)
-    sparse = torch.where(torch.rand(shape, generator=generator, dtype=share.dtype) < density.square(), share, base.round())
+    sparse = torch.where(torch.rand(shape, generator=generator, dtype=lower.dtype) < density.square(), share, base.round())
     share = torch.where((kind == 1) | (kind == 6), lopsided, share)
     share = torch.where(kind == 4, flat, share)
     share = torch.where((kind == 5) | (kind == 7), sparse, share)

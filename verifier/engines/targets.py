@@ -10,6 +10,7 @@ from sys import float_info
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.domains.bounds import before_activation
@@ -33,7 +34,7 @@ class Target:
     lower: Array
     upper: Array
     entries: tuple[tuple[str, int], ...]
-    rows: Array
+    rows: NDArray[np.int64]
     coefficients: Array
     biases: Array
 
@@ -88,7 +89,9 @@ def _target(place: int, lower: Array, upper: Array, atoms: Sequence[Atom]) -> Ta
     entries = tuple((term.value, term.index) for atom in atoms for term in atom.terms)
     rows = np.repeat(np.arange(len(atoms)), [len(atom.terms) for atom in atoms]).astype(np.int64)
     coefficients = np.array([nearest(term.coefficient) for atom in atoms for term in atom.terms], dtype=np.float64)
-    return Target(place, lower, upper, entries, rows, coefficients, np.array([nearest(atom.bias) for atom in atoms]))
+    return Target(
+        place, lower, upper, entries, rows, coefficients, np.array([nearest(atom.bias) for atom in atoms], dtype=np.float64)
+    )
 
 
 def rescaled(target: Target, spread: Array) -> Target:
