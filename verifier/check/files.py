@@ -213,6 +213,8 @@ def _group_out(group: Group, arrays: _ArrayWriter) -> dict[str, Any]:
             "steps": [_step_out(step, arrays) for step in node.steps],
             "closed": [_close_out(close, arrays) for close in node.closed],
         }
+        if node.rebound:
+            data["rebound"] = True
         if node.split is not None:
             split = node.split
             data["split"] = {
@@ -237,7 +239,8 @@ def _group_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Group:
             low, high = nodes[at["low"]], nodes[at["high"]]
             split = Split(str(at["value"]), int(at["index"]), float(Fraction(at["at"])), low, high)
         steps = tuple(_step_in(step, arrays) for step in node["steps"])
-        nodes[position] = ProofNode(steps, tuple(_close_in(close, arrays) for close in node["closed"]), split)
+        closed = tuple(_close_in(close, arrays) for close in node["closed"])
+        nodes[position] = ProofNode(steps, closed, split, bool(node.get("rebound", False)))
     return Group(tuple(int(d) for d in data["disjuncts"]), nodes[0])
 
 
@@ -264,16 +267,16 @@ def _close_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Close:
 
 
 def _relaxation_out(relaxation: Relaxation, arrays: _ArrayWriter) -> dict[str, Any]:
-    return {
-        "slopes": {name: arrays.name(array) for name, array in relaxation.slopes.items()},
-        "lower": {name: arrays.name(array) for name, array in relaxation.lower.items()},
-        "upper": {name: arrays.name(array) for name, array in relaxation.upper.items()},
-        "atoms": arrays.name(relaxation.atoms),
-    }
+    named = {"slopes": relaxation.slopes, "lower": relaxation.lower, "upper": relaxation.upper}
+    if relaxation.upper_slopes:
+        named["upper_slopes"] = relaxation.upper_slopes
+    written = {key: {name: arrays.name(array) for name, array in part.items()} for key, part in named.items()}
+    return {**written, "atoms": arrays.name(relaxation.atoms)}
 
 
 def _relaxation_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Relaxation:
-    slopes, lower, upper = (
-        {str(name): arrays.array(member) for name, member in data[key].items()} for key in ("slopes", "lower", "upper")
+    slopes, lower, upper, upper_slopes = (
+        {str(name): arrays.array(member) for name, member in part.items()}
+        for part in (data["slopes"], data["lower"], data["upper"], data.get("upper_slopes", {}))
     )
-    return Relaxation(slopes, lower, upper, arrays.array(data["atoms"]))
+    return Relaxation(slopes, lower, upper, arrays.array(data["atoms"]), upper_slopes)
