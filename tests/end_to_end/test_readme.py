@@ -1,10 +1,17 @@
-"""The session that the README shows gives what it shows."""
+"""What the README shows: the Python session, the query with a hidden value, the verifier's commands."""
 
 import doctest
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from model_files import write_distance
+
+from verifier.__main__ import main
+from verifier.check import confirms
+from verifier.formats import read_network
+from verifier.formats.vnnlib import parse_vnnlib
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -16,3 +23,21 @@ def test_the_python_session_is_real():
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
     runner.run(examples)
     assert runner.summarize(verbose=False).failed == 0
+
+
+def test_the_query_with_a_hidden_value_is_read(tmp_path):
+    (query,) = re.findall(r"```text\n(\(vnnlib-version.*?)```", README.read_text(), flags=re.DOTALL)
+    asked = parse_vnnlib(query, read_network(write_distance(tmp_path / "net.onnx")))
+    hit = np.array([0.0, 0.75])
+    assert confirms(asked, hit) and not confirms(asked, hit[::-1])
+
+
+def test_the_commands_of_the_verifier_are_known(capsys):
+    lines = [line.split("#")[0] for line in README.read_text().splitlines() if re.match(r"verifier \w+ ", line)]
+    named = {command for line in lines for command in re.findall(r"^verifier (\w+)", line)}
+    assert named == {"verify", "check", "supports", "bench"}
+    for command in named:
+        assert main([command, "--help"]) == 0
+        known = capsys.readouterr().out
+        given = {word for line in lines if line.startswith(f"verifier {command} ") for word in re.findall(r"--[a-z-]+", line)}
+        assert all(option in known for option in given), given
