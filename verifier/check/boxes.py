@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from verifier.check import curves
 from verifier.check.bounds import combined
 from verifier.check.exact import float_above, float_below
 from verifier.check.float_maps import FloatMap
@@ -13,7 +14,23 @@ from verifier.check.float_model import FloatModel, least_slope
 from verifier.check.rounding import FLOOR, TINY, above, below, gamma
 from verifier.formula import Atom
 from verifier.network import Node
-from verifier.ops import ACTIVATION_OPS, Array, LeakyRelu, MaxPool, Relu
+from verifier.ops import (
+    ACTIVATION_OPS,
+    Array,
+    Cos,
+    Exp,
+    Floor,
+    LeakyRelu,
+    MaxPool,
+    Power,
+    Product,
+    Reciprocal,
+    Relu,
+    Sigmoid,
+    Sign,
+    Sin,
+    Tanh,
+)
 
 Pair = tuple[Array, Array]
 """Lower and upper bounds, (nodes, size) each."""
@@ -128,6 +145,16 @@ def image(model: FloatModel, node: Node, sides: Mapping[str, Pair]) -> Pair:
             return _leaky_image(least_slope(node), *inputs[0])
         case MaxPool():
             return _pool_image(model.windows[node.output], *inputs[0])
+        case Product():
+            return _product_image(*inputs, is_square=node.inputs[0] == node.inputs[1])
+        case Sign():
+            # sound: the sign rises.
+            return np.sign(inputs[0][0]), np.sign(inputs[0][1])
+        case Floor():
+            # sound: the floor rises, and is exact in float64.
+            return np.floor(inputs[0][0]), np.floor(inputs[0][1])
+        case Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Power():
+            return curves.image(node.op, *inputs[0])
         case _:
             return _linear_image(model.maps[node.output], inputs)
 
@@ -142,6 +169,15 @@ def _pool_image(windows: NDArray[np.int64], low: Array, high: Array) -> Pair:
     padding = np.full((len(low), 1), -np.inf)
     lower, upper = np.concatenate([low, padding], axis=1), np.concatenate([high, padding], axis=1)
     return lower[:, windows].max(axis=2), upper[:, windows].max(axis=2)
+
+
+def _product_image(left: Pair, right: Pair, *, is_square: bool) -> Pair:
+    # sound: a product is least and greatest at a corner; 0 * inf = NaN leaves nothing known.
+    with np.errstate(invalid="ignore", over="ignore"):
+        corners = np.stack([a * b for a in left for b in right])
+        low, high = below(corners.min(axis=0)), above(corners.max(axis=0))
+    # sound: a square is not negative.
+    return (np.maximum(low, 0.0) if is_square else low), high
 
 
 def middle_and_reach(low: Array, high: Array) -> Pair:

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from verifier.certificate import Relaxation, Step
 from verifier.check.float_model import FloatModel, least_slope
-from verifier.ops import ACTIVATION_OPS, Array
+from verifier.network import Node
+from verifier.ops import ACTIVATION_OPS, CURVE_OPS, Array, MaxPool, Product
 
-MULTIPLIER_LIMIT = 2.0**900
+NUMBER_LIMIT = 2.0**900
 BATCH_ENTRIES = 2**22
 
 
@@ -26,14 +27,17 @@ def require(condition: bool | np.bool_, reason: str) -> None:
 def validated(model: FloatModel, relaxation: Relaxation, rows: int, atoms: int) -> Relaxation:
     """The relaxation with float64 arrays of the right shapes and values; an empty array of atoms becomes zeros."""
     require(isinstance(relaxation, Relaxation), f"a relaxation was expected, got {type(relaxation).__name__}")
-    slopes = {name: _slopes(model, name, array, rows) for name, array in relaxation.slopes.items()}
+    slopes, upper_slopes = (
+        {name: _slopes(model, name, array, rows, is_upper=is_upper) for name, array in side.items()}
+        for side, is_upper in ((relaxation.slopes, False), (relaxation.upper_slopes, True))
+    )
     multipliers: list[Mapping[str, Array]] = []
     for given in (relaxation.lower, relaxation.upper):
         for name in given:
             require(name in model.network.shapes, f"multipliers name {name!r}, which the network lacks")
         multipliers.append({name: _multipliers(a, (rows, model.network.size(name)), name) for name, a in given.items()})
     of_atoms = relaxation.atoms if np.size(relaxation.atoms) else np.zeros((rows, atoms))
-    return Relaxation(slopes, multipliers[0], multipliers[1], _multipliers(of_atoms, (rows, atoms), "the atoms"))
+    return Relaxation(slopes, multipliers[0], multipliers[1], _multipliers(of_atoms, (rows, atoms), "the atoms"), upper_slopes)
 
 
 def some_rows(relaxation: Relaxation, batch: slice, rows: int) -> Relaxation:
@@ -42,7 +46,8 @@ def some_rows(relaxation: Relaxation, batch: slice, rows: int) -> Relaxation:
     def cut(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
         return {name: array[batch] if len(array) == rows else array for name, array in arrays.items()}
 
-    return Relaxation(cut(relaxation.slopes), cut(relaxation.lower), cut(relaxation.upper), relaxation.atoms[batch])
+    sides = cut(relaxation.slopes), cut(relaxation.lower), cut(relaxation.upper)
+    return Relaxation(*sides, relaxation.atoms[batch], cut(relaxation.upper_slopes))
 
 
 def numbers(array: NDArray, what: str, *, whole: bool = False) -> NDArray:
@@ -90,6 +95,10 @@ def row_batches(model: FloatModel, rows: int) -> Iterator[slice]:
 def within_limits(model: FloatModel, name: str, values: NDArray, *, is_upper: bool) -> NDArray[np.bool_]:
     """Which slopes of a node are allowed: (..., size) as `values`, whole numbers for a MaxPool; none where there are none."""
     node = model.network.producers.get(name)
+    if node is not None and isinstance(node.op, CURVE_OPS):
+        return np.abs(values) <= NUMBER_LIMIT
+    if node is not None and isinstance(node.op, Product):
+        return (values >= 0) & (values <= 1)
     if node is None or is_upper:
         return np.zeros(values.shape, dtype=bool)
     if name in model.windows:
@@ -99,19 +108,28 @@ def within_limits(model: FloatModel, name: str, values: NDArray, *, is_upper: bo
     return np.zeros(values.shape, dtype=bool)
 
 
-def _slopes(model: FloatModel, name: str, array: NDArray, rows: int) -> NDArray:
+def _slopes(model: FloatModel, name: str, array: NDArray, rows: int, *, is_upper: bool) -> NDArray:
     node = model.network.producers.get(name)
-    if node is None or not (name in model.windows or isinstance(node.op, ACTIVATION_OPS)):
-        raise Rejected(f"slopes name {name!r}, which is no activation or maximum of the network")
+    takes_two = node is not None and isinstance(node.op, (*CURVE_OPS, Product))
+    if is_upper and not takes_two:
+        raise Rejected(f"upper slopes name {name!r}, which is no curve or product of the network")
+    if node is None or not (takes_two or name in model.windows or isinstance(node.op, ACTIVATION_OPS)):
+        raise Rejected(f"slopes name {name!r}, which is no activation, maximum, curve or product of the network")
     size, is_pool = model.network.size(name), name in model.windows
     values = numbers(array, f"the slopes of {name!r}", whole=is_pool)
     require(values.shape in ((1, size), (rows, size)), f"the slopes of {name!r} have shape {values.shape}")
-    allowed = within_limits(model, name, values, is_upper=False).all()
-    if is_pool:
-        require(allowed, f"a window of {name!r} is represented by an entry outside it")
-    else:
-        require(allowed, f"a slope of {name!r} is outside [{least_slope(node):g}, 1]")
+    if not within_limits(model, name, values, is_upper=is_upper).all():
+        raise Rejected(_beyond(node, name))
     return values
+
+
+def _beyond(node: Node, name: str) -> str:
+    if isinstance(node.op, MaxPool):
+        return f"a window of {name!r} is represented by an entry outside it"
+    if isinstance(node.op, CURVE_OPS):
+        return f"a slope of {name!r} is beyond 2**900"
+    least = least_slope(node) if isinstance(node.op, ACTIVATION_OPS) else 0
+    return f"a slope of {name!r} is outside [{least:g}, 1]"
 
 
 def _multipliers(array: NDArray, shape: tuple[int, int], name: str) -> Array:

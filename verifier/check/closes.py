@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from verifier.certificate import Close, Relaxation
 from verifier.check.boxes import Boxes
-from verifier.check.choices import MULTIPLIER_LIMIT, within_limits
+from verifier.check.choices import NUMBER_LIMIT, within_limits
 from verifier.check.float_backward import AtomForms, Choices, Seen, lower_bounds
 from verifier.check.float_model import FloatModel
 from verifier.formula import Atom
@@ -126,5 +126,5 @@ def _allowed(model: FloatModel, choices: Choices, nodes: int) -> NDArray[np.bool
         for name, values in side.items():
             allowed &= within_limits(model, name, values, is_upper=is_upper).all(axis=(1, 2))
     for values in (*choices.lower.values(), *choices.upper.values(), *(() if choices.atoms is None else (choices.atoms,))):
-        allowed &= ((values >= 0) & (values <= MULTIPLIER_LIMIT)).all(axis=(1, 2))
+        allowed &= ((values >= 0) & (values <= NUMBER_LIMIT)).all(axis=(1, 2))
     return allowed

@@ -19,11 +19,11 @@ from verifier.check.boxes import Boxes, Pair, middle_and_reach
 from verifier.check.exact import float_above, float_below
 from verifier.check.float_maps import Part, Sparse
 from verifier.check.float_model import FloatModel
-from verifier.check.lines import Lines, activation_lines
-from verifier.check.rounding import FLOOR, UNIT, below, gamma, underflow
+from verifier.check.lines import Lines, activation_lines, constant_lines, curve_lines
+from verifier.check.rounding import FLOOR, TINY, UNIT, below, gamma, underflow
 from verifier.formula import Atom
 from verifier.network import Network, Node
-from verifier.ops import ACTIVATION_OPS, Array, MaxPool
+from verifier.ops import ACTIVATION_OPS, CURVE_OPS, STEP_OPS, Array, MaxPool, Product
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,15 +210,25 @@ def _add_atoms(run: _Pass, multipliers: Array, atoms: AtomForms) -> None:
 
 
 def _through(run: _Pass, node: Node, coefficients: Array, choices: Choices) -> None:
+    slopes, upper_slopes = choices.slopes.get(node.output), choices.upper_slopes.get(node.output)
     if node.output in run.model.maps:
         _through_map(run, node, coefficients)
     elif isinstance(node.op, MaxPool):
-        _through_pool(run, node, coefficients, choices.slopes.get(node.output))
+        _through_pool(run, node, coefficients, slopes)
+    elif isinstance(node.op, Product):
+        _through_product(run, node, coefficients, slopes, upper_slopes)
     else:
-        assert isinstance(node.op, ACTIVATION_OPS)
-        lower, upper = run.seen[node.inputs[0]]
-        lines = activation_lines(node, lower, upper, choices.slopes.get(node.output))
-        _through_lines(run, node.inputs[0], coefficients, lines)
+        _through_lines(run, node.inputs[0], coefficients, _lines(run, node, slopes, upper_slopes))
+
+
+def _lines(run: _Pass, node: Node, slopes: Array | None, upper_slopes: Array | None) -> Lines:
+    source, result = run.seen[node.inputs[0]], run.seen[node.output]
+    if isinstance(node.op, ACTIVATION_OPS):
+        return activation_lines(node, *source, slopes)
+    if isinstance(node.op, CURVE_OPS):
+        return curve_lines(node, source, result, slopes, upper_slopes)
+    assert isinstance(node.op, STEP_OPS), f"no rule for {type(node.op).__name__}"
+    return constant_lines(*result)
 
 
 def _through_map(run: _Pass, node: Node, coefficients: Array) -> None:
@@ -249,6 +259,34 @@ def _through_lines(run: _Pass, name: str, coefficients: Array, lines: Lines) -> 
         _add_products(run, np.minimum(coefficients, 0.0), lines.high_offset)
     if lines.low_offset is not None:
         _add_products(run, np.maximum(coefficients, 0.0), lines.low_offset)
+
+
+def _through_product(run: _Pass, node: Node, coefficients: Array, weights: Array | None, upper_weights: Array | None) -> None:
+    """Replace p * q by a mixture of two planes below it, or above it (McCormick 1976)."""
+    left, right = node.inputs
+    sizes = run.seen.magnitude(left), run.seen.magnitude(right)
+    p_low, p_high, q_low, q_high = (
+        np.where(np.isfinite(side), side, 0.0)[:, None, :] for name in (left, right) for side in run.seen[name]
+    )
+    w = np.full_like(p_low, 0.5) if weights is None else weights
+    v = np.full_like(p_low, 0.5) if upper_weights is None else upper_weights
+    # sound: (p - p_low) (q - q_low) >= 0 and (p_high - p) (q_high - q) >= 0, and so is what lies between them.
+    of_p, of_q = w * q_low + (1 - w) * q_high, w * p_low + (1 - w) * p_high
+    offset = -(w * (p_low * q_low) + (1 - w) * (p_high * q_high))
+    # sound: (p - p_low) (q_high - q) >= 0 and (p_high - p) (q - q_low) >= 0, and so is what lies between them.
+    over_p, over_q = v * q_high + (1 - v) * q_low, v * p_low + (1 - v) * p_high
+    over = -(v * (p_low * q_high) + (1 - v) * (p_high * q_low))
+    is_positive = coefficients > 0
+    run.add(left, coefficients * np.where(is_positive, of_p, over_p))
+    run.add(right, coefficients * np.where(is_positive, of_q, over_q))
+    # sound: each slope and offset is made by fewer than 16 operations on numbers up to these sizes, each erring by u and eta.
+    error = np.where((sizes[0] == 0) | (sizes[1] == 0), 0.0, 64 * UNIT * sizes[0] * sizes[1])
+    error = error + TINY * (1.0 + sizes[0] + sizes[1])
+    size = coefficients.shape[2]
+    lost = _charge(np.abs(coefficients), 2 * error, size)
+    run.earn(np.zeros(1), lost + underflow(size, _known_size(sizes[0]) + _known_size(sizes[1])))
+    _add_products(run, np.maximum(coefficients, 0.0), offset)
+    _add_products(run, np.minimum(coefficients, 0.0), over)
 
 
 def _through_pool(run: _Pass, node: Node, coefficients: Array, entries: NDArray | None) -> None:

@@ -1,4 +1,5 @@
-"""Exact evaluation of a network at one point, in whole numbers over one denominator for each value."""
+"""Evaluation of a network at one point: exactly, in whole numbers over one denominator for each value, or, where a network has
+functions such as sin whose values are irrational, within float64 bounds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,41 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from verifier.check.boxes import first_boxes
 from verifier.check.exact import Matrix, assert_ieee_arithmetic
+from verifier.check.float_model import prepare_floats
 from verifier.check.linear_map import LinearMap, linear_map, pool_windows
-from verifier.errors import BadQuery
-from verifier.formula import And, holds
+from verifier.errors import BadQuery, UnsupportedOp
+from verifier.formula import And, Atom, Formula, Or, holds
 from verifier.network import Network, Node
-from verifier.ops import AveragePool, Concat, Conv, LeakyRelu, Linear, MaxPool, Relu, Reshape, Scale, Sum, Transpose
+from verifier.ops import (
+    TRANSCENDENTAL_OPS,
+    Array,
+    AveragePool,
+    Concat,
+    Conv,
+    Cos,
+    Exp,
+    Floor,
+    LeakyRelu,
+    Linear,
+    MaxPool,
+    Power,
+    Product,
+    Reciprocal,
+    Relu,
+    Reshape,
+    Scale,
+    Select,
+    Sigmoid,
+    Sign,
+    Sin,
+    Sum,
+    Tanh,
+    Transpose,
+)
 from verifier.query import Query
-from verifier.region import constraints, exact_bounds, exact_point
+from verifier.region import constraints, exact_bounds, exact_point, round_down, round_up
 
 Ratio: TypeAlias = tuple[NDArray[np.object_], int]
 """Python integers and the positive denominator they share."""
@@ -26,7 +54,8 @@ def replay(network: Network, x: NDArray[np.float64]) -> Mapping[str, tuple[Fract
     """Every value of the network at input x, exactly, flat in C order.
 
     x: float64, any shape with the input's number of entries; a float counts as the exact rational it is. Raises BadQuery for
-    another number of entries or a number that is not finite.
+    another number of entries, a number that is not finite or a division by zero, and UnsupportedOp for a network with one of
+    `verifier.ops.TRANSCENDENTAL_OPS`, for which there is `enclose`.
 
     >>> from verifier.ops import Relu
     >>> network = Network("x", (2,), (Node("y", Relu(), ("x",)),), "y")
@@ -47,13 +76,24 @@ def replay_exact(network: Network, point: Sequence[Fraction]) -> Mapping[str, tu
     whole = np.array([v.numerator * (shared // v.denominator) for v in point], dtype=object)
     values: dict[str, Ratio] = {network.input: (whole, shared)}
     for node in network.nodes:
+        if isinstance(node.op, TRANSCENDENTAL_OPS):
+            raise UnsupportedOp(type(node.op).__name__, node.output, "its values are irrational; `enclose` bounds them")
         values[node.output] = _evaluate(network, node, [values[name] for name in node.inputs])
     return {name: tuple(Fraction(n, denominator) for n in whole) for name, (whole, denominator) in values.items()}
+
+
+def enclose(network: Network, point: Sequence[Fraction]) -> Mapping[str, tuple[Array, Array]]:
+    """Bounds lower <= value <= upper of every value of the network at a rational input, flat; infinite where none is known."""
+    assert_ieee_arithmetic()
+    lower, upper = (np.array([rounded(v) for v in point]) for rounded in (round_down, round_up))
+    boxes = first_boxes(prepare_floats(network), lower, upper, ())
+    return {name: (low[0], high[0]) for name, (low, high) in boxes.sides.items()}
 
 
 def confirms(query: Query, x: NDArray[np.float64]) -> bool:
     """Whether x lies in the query's region and satisfies its assertion, both exactly; False for NaN and infinities.
 
+    Where the network's values are irrational: whether the assertion holds for all values within their bounds.
     x stands for the point `exact_point(query.region, x)`.
     """
     point = np.asarray(x, dtype=np.float64).reshape(-1)
@@ -61,11 +101,40 @@ def confirms(query: Query, x: NDArray[np.float64]) -> bool:
         raise BadQuery(f"a point to replay must have {query.region.size} finite entries, got shape {np.shape(x)}")
     if not np.isfinite(point).all():
         return False
-    values = replay_exact(query.network, exact_point(query.region, point))
+    exact, name = exact_point(query.region, point), query.network.input
     lower, upper = exact_bounds(query.region)
-    if not all(lo <= v <= hi for lo, v, hi in zip(lower, values[query.network.input], upper, strict=True)):
+    if not all(lo <= v <= hi for lo, v, hi in zip(lower, exact, upper, strict=True)):
         return False
-    return holds(And(constraints(query.region)), values) and holds(query.assertion, values)
+    if not holds(And(constraints(query.region)), {name: tuple(exact)}):
+        return False
+    if any(isinstance(node.op, TRANSCENDENTAL_OPS) for node in query.network.nodes):
+        return _surely_holds(query.assertion, enclose(query.network, exact))
+    try:
+        return holds(query.assertion, replay_exact(query.network, exact))
+    except _Undefined:
+        return False
+
+
+def _surely_holds(formula: Formula, values: Mapping[str, tuple[Array, Array]]) -> bool:
+    """Whether a formula holds for all values within bounds; may be False where it does."""
+    match formula:
+        case Atom(terms=terms, bias=bias, strict=strict):
+            # sound: a term is largest at the end of the bounds that its coefficient's sign names.
+            ends = [float(values[t.value][1 if t.coefficient > 0 else 0][t.index]) for t in terms]
+            if not np.isfinite(ends).all():
+                return False
+            total = sum((t.coefficient * Fraction(end) for t, end in zip(terms, ends, strict=True)), bias)
+            return total < 0 or (total == 0 and not strict)
+        case And(parts=parts):
+            return all(_surely_holds(part, values) for part in parts)
+        case Or(parts=parts):
+            return any(_surely_holds(part, values) for part in parts)
+        case _:
+            assert_never(formula)
+
+
+class _Undefined(BadQuery):
+    """A value that the input has none of: a division by zero."""
 
 
 def _evaluate(network: Network, node: Node, inputs: Sequence[Ratio]) -> Ratio:
@@ -80,10 +149,30 @@ def _evaluate(network: Network, node: Node, inputs: Sequence[Ratio]) -> Ratio:
             windows = pool_windows(node, network.shapes[node.inputs[0]])
             padded = np.append(whole, whole.min())
             return np.maximum.reduce(padded[windows], axis=1), denominator
-        case Linear() | Conv() | Scale() | Sum() | Reshape() | Transpose() | Concat() | AveragePool():
+        case Product():
+            return whole * inputs[1][0], denominator * inputs[1][1]
+        case Power(exponent=exponent):
+            return whole**exponent, denominator**exponent
+        case Reciprocal():
+            return _inverse(node, whole, denominator)
+        case Sign():
+            return (whole > 0).astype(object) * 1 - (whole < 0).astype(object) * 1, 1
+        case Floor():
+            return whole // denominator, 1
+        case Sigmoid() | Tanh() | Sin() | Cos() | Exp():
+            raise AssertionError("transcendental functions are refused before")
+        case Linear() | Conv() | Scale() | Sum() | Reshape() | Transpose() | Concat() | AveragePool() | Select():
             return _apply(linear_map(node, [network.shapes[name] for name in node.inputs]), inputs)
         case _:
             assert_never(op)
+
+
+def _inverse(node: Node, whole: NDArray[np.object_], denominator: int) -> Ratio:
+    if not whole.all():
+        raise _Undefined(f"value {node.output!r} is not defined at this input: it divides by zero; choose another point")
+    inverses = [Fraction(denominator, n) for n in whole]
+    shared = math.lcm(*(f.denominator for f in inverses))
+    return np.array([f.numerator * (shared // f.denominator) for f in inverses], dtype=object), shared
 
 
 def _apply(mapped: LinearMap, inputs: Sequence[Ratio]) -> Ratio:
