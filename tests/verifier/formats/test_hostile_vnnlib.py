@@ -169,7 +169,7 @@ def test_packed_bombs_are_refused(tmp_path, monkeypatch):
 def test_many_words_are_refused(monkeypatch):
     monkeypatch.setattr("verifier.formats.vnnlib_tokens.MAX_TOKENS", 100)
     with pytest.raises(BadQuery, match="over 100 words and parentheses"):
-        parse_vnnlib(VALID[0] * 10, NETWORK)
+        parse_vnnlib(HEAD + BOX * 10, NETWORK)
 
 
 def test_deep_formulas_mean_what_they_say():
