@@ -1,6 +1,6 @@
 """The proof tree of a search by boxes: arrays while it grows, certificate nodes at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,6 +10,8 @@ from verifier.certificate import Close, ProofNode, Split, Step
 
 ROOT = 0
 
+CloseOf = Callable[[int, Tensor], Close]
+
 
 @dataclass(eq=False)
 class Tree:
@@ -17,7 +19,7 @@ class Tree:
 
     count: int = 1
     splits: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
-    closes: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    closes: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
     special: dict[int, list[Close]] = field(default_factory=dict)
 
     def split(self, nodes: Tensor, dims: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,23 +30,23 @@ class Tree:
         self.splits.append((nodes, dims, at, low))
         return low, high
 
-    def close(self, nodes: Tensor, goals: Tensor) -> None:
-        """Goals, by number, that are refuted at nodes with the default choices; both (closes,)."""
-        self.closes.append((nodes, goals))
+    def close(self, nodes: Tensor, disjunct: int, weights: Tensor) -> None:
+        """Refute a disjunct at nodes (boxes,) by weighted sums of goals, weights (boxes, goals)."""
+        self.closes.append((nodes, disjunct, weights))
 
     def close_by(self, node: int, close: Close) -> None:
         """A disjunct refuted at a node with choices of its own."""
         self.special.setdefault(node, []).append(close)
 
-    def finished(self, value: str, closes: Sequence[Close], steps: tuple[Step, ...], first: Sequence[Close]) -> ProofNode:
-        """The tree as certificate data. value: the network's input; closes: what each goal number stands for.
+    def finished(self, value: str, close_of: CloseOf, steps: tuple[Step, ...], first: Sequence[Close]) -> ProofNode:
+        """The tree as certificate data. value: the network's input; close_of(disjunct, weights): a close with these weights.
 
         steps and first: the steps and the closes that the root begins with.
         """
         closed: dict[int, list[Close]] = {node: list(given) for node, given in self.special.items()}
-        for nodes, goals in self.closes:
-            for node, goal in zip(nodes.tolist(), goals.tolist(), strict=True):
-                closed.setdefault(node, []).append(closes[goal])
+        for nodes, disjunct, weights in self.closes:
+            for node, row in zip(nodes.tolist(), weights, strict=True):
+                closed.setdefault(node, []).append(close_of(disjunct, row))
         split = self._split_of()
         built: dict[int, ProofNode] = {}
         for node in range(self.count - 1, -1, -1):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from verifier.certificate import Close, ProofNode, Relaxation
 from verifier.engines.bound import Clock
-from verifier.engines.box_bounds import Boxes, Form, Interval, Layers, layers_of, slack_by_input
+from verifier.engines.box_bounds import Affine, Boxes, Form, Interval, Layers, layers_of, slack_by_input
+from verifier.engines.box_goals import Refutation, refute
+from verifier.engines.box_slopes import Climbed, climb_slopes
 from verifier.engines.box_tree import ROOT, Tree
 from verifier.engines.problem import Batch, Goal, Group, Searched, TryPoints
 
@@ -21,7 +23,7 @@ MAX_INPUTS = 30
 BOXES_AT_ONCE = 64
 ENTRIES_AT_ONCE = 2**22  # of the largest coefficient tensor of a batch of boxes
 MAX_BOXES = 2_000_000
-ROUNDING = 1e-5  # relative: float32 bounds nearer to the target than this are found again in float64
+ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-11}  # relative; float32 bounds within it are found again in float64
 TIE = 1e-4  # relative: where an entry's bounds are as far from 0 on both sides, rounding could change its default slope
 SLOPE_SHARE = 0.05  # weight of the goal's own slope, against the slack of the activations, in the choice of a split
 
@@ -84,7 +86,7 @@ def split_inputs(
         if outcome is None:
             refuted.add(position)
         elif outcome > target:
-            proofs[position] = search.tree.finished(batch.network.input, search.closes, batch.steps[position], first)
+            proofs[position] = search.tree.finished(batch.network.input, search.close_of, batch.steps[position], first)
         else:
             lost[position] = outcome
     return Searched(proofs, lost, frozenset(refuted), splits)
@@ -98,10 +100,10 @@ class _Search:
         self.position, self.target, self.try_points = position, target, try_points
         self.goals = _goals(group, disjuncts)
         self.disjuncts = sorted(disjuncts)
-        self.closes = [_plain_close(group, goal) for goal in self.goals]
-        # which disjuncts a goal refutes: those that hold its atom
-        place = {d: k for k, d in enumerate(self.disjuncts)}
-        self.of_goal = torch.tensor([place[goal.disjunct] for goal in self.goals])
+        self.group = group
+        # the goals that may refute each disjunct, by number
+        self.members = [torch.tensor([k for k, g in enumerate(self.goals) if g.disjunct == d]) for d in self.disjuncts]
+        self.alone: dict[int, Close] = {}
         named = {term.value for goal in self.goals for term in goal.atom.terms}
         layers = layers_of(batch.network, named)
         assert layers is not None, "only piecewise linear networks are split into boxes"
@@ -142,44 +144,79 @@ class _Search:
 
     def _bounded(self, boxes: _Open) -> bool:
         """Bound boxes, close what can be closed and split the rest; whether a counterexample was met."""
-        found = self.models[torch.float32].bounded(boxes)
-        least, passes, empty = found.least, found.least > self.target + found.error, found.empty
-        unsure = ((found.least > self.target - found.error) & ~passes).any(1) | empty | (found.tied & passes.any(1))
-        if bool(unsure.any()):
-            exact = self.models[torch.float64].bounded(boxes[unsure])
-            least = least.index_put((unsure,), exact.least)
-            passes[unsure] = exact.least > self.target
-            empty[unsure] = exact.empty
-        left = self._closed(boxes, passes, empty)
+        found = self.models[torch.float32].bounded(boxes, self.members, self.target)
+        refuted, empty, weights = found.how.score > found.how.doubt, found.empty, found.how.weights.double()
+        unsure = (found.how.score.abs() <= found.how.doubt) | (found.tied[:, None] & refuted) | empty[:, None]
+        again = (unsure & boxes.open).any(1)
+        if bool(again.any()):
+            exact = self.models[torch.float64].bounded(boxes[again], self.members, self.target)
+            refuted[again] = exact.how.score > exact.how.doubt
+            weights[again] = exact.how.weights
+            empty[again] = exact.empty
+        left = self._closed(boxes, refuted, weights, empty)
         if boxes.known.shape[2]:
             inherits = (left != boxes.open).any(1)[:, None, None]
             boxes = replace(boxes, known=torch.where(inherits, found.proved(), boxes.known))
-        kept = left.any(1)
-        if not bool(kept.any()):
+        kept = left.any(1).nonzero()[:, 0]
+        if not len(kept):
             return False
-        best = torch.full(left.shape, -torch.inf, dtype=least.dtype)
-        best = best.scatter_reduce(1, self.of_goal.expand(len(boxes), -1), least, "amax")[kept]
-        best = torch.where(left[kept], best, torch.inf)
-        bound, worst = best.min(1)
-        rest = replace(boxes[kept], open=left[kept], bound=bound)
-        row = torch.where(self.of_goal == worst[:, None], least[kept], -torch.inf).argmax(1)
-        slopes = found.slopes(kept, row)
+        open_ = left[kept]
+        bound = torch.where(open_, found.how.bound[kept], torch.inf).amin(1).double()
+        worst = torch.where(open_, found.how.score[kept], torch.inf).argmin(1)
+        rest = replace(boxes[kept], open=open_, bound=bound)
+        mixture = torch.zeros_like(weights[kept])
+        for d, own in enumerate(self.members):
+            mixture[:, own] = torch.where((worst == d)[:, None], weights[kept][:, own], 0.0)
+        climbed = found.climbed(kept, mixture, self.models[torch.float32].rows)
+        sure = (climbed.bound > (mixture * found.doubt[:, kept].T).sum(1)) & ~found.tied[kept]
+        if bool(sure.any()):
+            self._close_climbed(rest, worst, mixture, climbed, sure)
+            open_ = open_ & ~(sure[:, None] & (worst[:, None] == torch.arange(open_.shape[1])))
+            if rest.known.shape[2]:
+                rest = replace(rest, known=torch.where(sure[:, None, None], found.proved()[kept], rest.known))
+            more = open_.any(1)
+            rest, kept, mixture = replace(rest, open=open_)[more], kept[more], mixture[more]
+            if not len(kept):
+                return False
+        slopes, slack = found.blame(kept, mixture)
         corners = torch.where(slopes >= 0, rest.low, rest.high)
         if self.try_points(self.position, torch.cat([corners, (rest.low + rest.high) / 2])):
             return True
-        self._split(rest, found.slack(kept, row) + SLOPE_SHARE * slopes.abs() * (rest.high - rest.low))
+        self._split(rest, slack + SLOPE_SHARE * slopes.abs() * (rest.high - rest.low))
         return False
 
-    def _closed(self, boxes: _Open, passes: Tensor, empty: Tensor) -> Tensor:
-        """Record what is refuted: passes (boxes, goals). Returns which disjuncts stay open, (boxes, disjuncts)."""
+    def _closed(self, boxes: _Open, refuted: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
+        """Record what is refuted, (boxes, disjuncts). Returns which disjuncts stay open."""
         left = boxes.open & ~empty[:, None]
-        for d in range(len(self.disjuncts)):
-            own = (self.of_goal == d).nonzero()[:, 0]
-            which = passes[:, own] & left[:, d : d + 1]
-            refuted = which.any(1)
-            self.tree.close(boxes.node[refuted], own[which[refuted].to(torch.int8).argmax(1)])
-            left[:, d] &= ~refuted
-        return left
+        for d, (disjunct, own) in enumerate(zip(self.disjuncts, self.members, strict=True)):
+            which = refuted[:, d] & left[:, d]
+            if bool(which.any()):
+                self.tree.close(
+                    boxes.node[which], disjunct, torch.zeros_like(weights[which]).index_copy(1, own, weights[which][:, own])
+                )
+        return left & ~refuted
+
+    def _close_climbed(self, boxes: _Open, worst: Tensor, weights: Tensor, climbed: Climbed, sure: Tensor) -> None:
+        blocks = self.models[torch.float32].layers.blocks
+        for row in sure.nonzero()[:, 0].tolist():
+            plain = self.close_of(self.disjuncts[int(worst[row])], weights[row])
+            slopes = {b.after: s[row : row + 1].double().numpy() for b, s in zip(blocks, climbed.slopes, strict=True)}
+            self.tree.close_by(int(boxes.node[row]), replace(plain, relaxation=replace(plain.relaxation, slopes=slopes)))
+
+    def close_of(self, disjunct: int, weights: Tensor) -> Close:
+        """The close by a weighted sum of goals, with default slopes; those by one goal are shared."""
+        used = weights.nonzero()[:, 0].tolist()
+        if len(used) == 1 and used[0] in self.alone:
+            return self.alone[used[0]]
+        atoms = self.group.query.disjuncts[disjunct]
+        multipliers = np.zeros((1, len(atoms)))
+        top = float(weights.max())
+        for k in used:
+            multipliers[0, atoms.index(self.goals[k].atom)] = float(weights[k]) / top
+        close = Close(disjunct, Relaxation(atoms=multipliers))
+        if len(used) == 1:
+            self.alone[used[0]] = close
+        return close
 
     def _split(self, boxes: _Open, scores: Tensor) -> None:
         """Halve boxes on the input of the largest score, less those that are too narrow for it."""
@@ -204,43 +241,39 @@ def _goals(group: Group, disjuncts: frozenset[int]) -> list[Goal]:
     return list(dict.fromkeys([*own, *shared]))
 
 
-def _plain_close(group: Group, goal: Goal) -> Close:
-    """The close by the goal's atom alone, with default slopes."""
-    atoms = group.query.disjuncts[goal.disjunct]
-    multipliers = np.zeros((1, len(atoms)))
-    multipliers[0, atoms.index(goal.atom)] = 1.0
-    return Close(goal.disjunct, Relaxation(atoms=multipliers))
-
-
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Bounds of every goal on every box, (boxes, goals); error: what rounding may have done to them.
+    """Bounds of every goal on every box, and how they refute the disjuncts.
 
     empty, tied: (boxes,) no input is left; some default slope hangs on rounding.
     """
 
     boxes: Boxes
-    lower: Tensor
-    seen: Mapping[int, Tensor]
-    least: Tensor
-    error: Tensor
+    lower: Affine
+    how: Refutation
+    doubt: Tensor
     empty: Tensor
     tied: Tensor
+
+    def climbed(self, kept: Tensor, weights: Tensor, rows: Form) -> Climbed:
+        """The bound of one weighted sum of goals for each kept box, with better slopes."""
+        mix = weights.to(rows.bias)
+        lines = [line.select(kept) for line in self.boxes.lines]
+        forms = {source: mix @ matrix for source, matrix in rows.weights.items()}
+        boxes = self.boxes
+        return climb_slopes(boxes.layers, lines, boxes.center[kept], boxes.radius[kept], forms, mix @ rows.bias)
 
     def proved(self) -> Tensor:
         """Bounds before the blocks, (boxes, 2, entries)."""
         return _side_by_side([(line.low, line.high) for line in self.boxes.lines]).double()
 
-    def slopes(self, kept: Tensor, row: Tensor) -> Tensor:
-        """Of one goal for each kept box, (boxes, inputs)."""
-        return self.lower[row, kept.nonzero()[:, 0]].double()
-
-    def slack(self, kept: Tensor, row: Tensor) -> Tensor:
-        places = kept.nonzero()[:, 0]
-        seen = {k: a[row, places] for k, a in self.seen.items()}
-        inside = self.boxes
-        lines = [line.select(places) for line in inside.lines]
-        return slack_by_input(inside.layers, lines, inside.radius[places], seen).double()
+    def blame(self, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Slopes of one weighted sum of goals for each kept box, and its slack by input, (boxes, inputs)."""
+        mix = weights.to(self.lower.slopes.dtype).T[..., None]
+        slopes = (mix * self.lower.slopes[:, kept]).sum(0)
+        seen = {k: (mix * a[:, kept]).sum(0) for k, a in self.lower.seen.items()}
+        lines = [line.select(kept) for line in self.boxes.lines]
+        return slopes.double(), slack_by_input(self.boxes.layers, lines, self.boxes.radius[kept], seen).double()
 
 
 class _Model:
@@ -260,18 +293,17 @@ class _Model:
         low, high = boxes.known.to(self.dtype).unbind(1)
         return list(zip(low.split(sizes, 1), high.split(sizes, 1), strict=True))
 
-    def bounded(self, boxes: _Open) -> _Found:
+    def bounded(self, boxes: _Open, members: Sequence[Tensor], target: float) -> _Found:
         low, high = boxes.low, boxes.high
         center, radius = ((low + high) / 2).to(self.dtype), ((high - low) / 2).to(self.dtype)
         inside = Boxes(self.layers, center, radius, self._known_of(boxes))
-        affine = inside.goal_bounds(self.rows, keep=True)
-        least = affine.least(radius)
-        size = affine.constant.abs() + (affine.slopes.abs() * (center.abs() + radius)).sum(-1)
+        lower = inside.goal_bounds(self.rows, keep=True)
+        error = ROUNDING[self.dtype] * (lower.constant.abs() + (lower.slopes.abs() * (center.abs() + radius)).sum(-1))
+        how = refute(lower, radius, members, error + target)
         tied = torch.zeros(len(low), dtype=torch.bool)
         for line in inside.lines:
-            near = (line.low + line.high).abs() < TIE * (line.high - line.low)
-            tied |= near.any(1)
-        return _Found(inside, affine.slopes, affine.seen, least.T.double(), ROUNDING * size.T.double(), inside.crossed, tied)
+            tied |= ((line.low + line.high).abs() < TIE * (line.high - line.low)).any(1)
+        return _Found(inside, lower, how, error + target, inside.crossed, tied)
 
 
 def _side_by_side(bounds: Sequence[Interval]) -> Tensor:
