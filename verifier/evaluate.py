@@ -160,7 +160,7 @@ def _max_pool(op: MaxPool, inputs: list[Tensor]) -> Tensor:
 
 
 def _select(op: Select, inputs: list[Tensor]) -> Tensor:
-    flat = inputs[0].flatten(1)
+    flat = inputs[0].unsqueeze(-1).flatten(1)  # a number has no axis to flatten
     indices = constant(op, "indices", torch.int64, flat.device)
     if (op.indices < 0).any():
         # the index -1 reads a column of zeros behind the last entry

@@ -134,6 +134,7 @@ BY_HAND = [
     (LeakyRelu(0.5), X, [[-1.0, 0.0, 3.0]]),
     (Select(np.array([2, 0, -1, 2]), (2, 2)), X, [[3.0, -2.0], [0.0, 3.0]]),
     (Select(np.array([0]), ()), X, -2.0),
+    (Select(np.array([0, 0]), (2,)), np.array(5.0), [5.0, 5.0]),
     (Select(np.array([-1, 1]), (2,)), np.array([np.inf, 5.0]), [0.0, 5.0]),
     (Reciprocal(), X, [[-0.5, np.inf, 1 / 3]]),
     (Power(2), X, [[4.0, 0.0, 9.0]]),

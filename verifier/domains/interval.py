@@ -51,7 +51,7 @@ def interval_bounds(network: Network, lower: Tensor, upper: Tensor, *, cuts: Cut
 
     shape = (len(lower), *network.input_shape)
     walk(network, INTERVAL, (lower.reshape(shape), torch.maximum(lower, upper).reshape(shape)), visit=visit)
-    flat = {name: (low.flatten(1), high.flatten(1)) for name, (low, high) in kept.items()}
+    flat = {name: (low.unsqueeze(-1).flatten(1), high.unsqueeze(-1).flatten(1)) for name, (low, high) in kept.items()}
     return Bounds({name: low for name, (low, _) in flat.items()}, {name: high for name, (_, high) in flat.items()}, empty)
 
 
@@ -62,7 +62,7 @@ def intersected(state: Interval, cuts: Cuts, name: str) -> tuple[Interval, Tenso
         lower = torch.maximum(lower, cuts.lower[name].to(lower).reshape(-1, *lower.shape[1:]))
     if name in cuts.upper:
         upper = torch.minimum(upper, cuts.upper[name].to(upper).reshape(-1, *upper.shape[1:]))
-    return (lower, torch.maximum(lower, upper)), (lower > upper).flatten(1).any(1)
+    return (lower, torch.maximum(lower, upper)), (lower > upper).unsqueeze(-1).flatten(1).any(1)
 
 
 def affine(op: Linear | Conv | AveragePool, inputs: list[Interval]) -> Interval:

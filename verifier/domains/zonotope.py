@@ -106,7 +106,7 @@ def _bounds(network: Network, lower: Tensor, upper: Tensor, cuts: Cuts | None) -
         if extra is not None and (name in extra.lower or name in extra.upper):
             (low, high), crossed = intersected(state.interval, extra, name)
             state, empty = replace(state, lower=low, upper=high), empty | crossed
-        kept[name] = state.lower.flatten(1), state.upper.flatten(1)
+        kept[name] = state.lower.unsqueeze(-1).flatten(1), state.upper.unsqueeze(-1).flatten(1)
         return state
 
     walk(network, ZONOTOPE, from_box(lower, torch.maximum(lower, upper), network.input_shape), visit=visit)
@@ -151,7 +151,7 @@ def concretised(z: Zonotope) -> tuple[Zonotope, Tensor]:
     radius = radius * (1 + gamma(len(z.symbols) + 2)) + 4 * UNIT * z.center.abs()
     lower = torch.maximum(z.lower, z.center - radius)
     upper = torch.minimum(z.upper, z.center + radius)
-    return replace(z, lower=lower, upper=torch.maximum(lower, upper)), (lower > upper).flatten(1).any(1)
+    return replace(z, lower=lower, upper=torch.maximum(lower, upper)), (lower > upper).unsqueeze(-1).flatten(1).any(1)
 
 
 def reach(z: Zonotope) -> Tensor:
@@ -313,7 +313,7 @@ def _square_terms(a: Zonotope, b: Zonotope) -> tuple[Tensor, Tensor]:
 
 def with_noise(z: Zonotope, radius: Tensor) -> Zonotope:
     """Fresh symbols of the given radii, one for each entry where any row has a positive one."""
-    flat = radius.flatten(1)
+    flat = radius.unsqueeze(-1).flatten(1)
     where = torch.nonzero((flat > 0).any(0)).flatten()
     fresh = flat.new_zeros(len(flat), len(where), flat.shape[1])
     fresh[:, torch.arange(len(where)), where] = flat[:, where]

@@ -13,7 +13,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import NetworkBuilder
-from verifier.formats.torch_operators import CHECKS, FIRST_OF_SEVERAL, OPERATORS, Call
+from verifier.formats.torch_call import Call
+from verifier.formats.torch_operators import CHECKS, FIRST_OF_SEVERAL, OPERATORS, PARTS
 from verifier.network import Network
 
 
@@ -132,6 +133,9 @@ class _Reader:
     def _pick(self, node: fx.Node) -> None:
         source, position = node.args
         assert isinstance(source, fx.Node), "getitem picks from the result of another node"
+        if source.target in PARTS:
+            self.values[node] = f"{self.values[source]}/{position}"
+            return
         if source.target not in FIRST_OF_SEVERAL or position != 0:
             raise UnsupportedOp(str(source.target), source.name, f"only its first result is, not number {position}")
         self.values[node] = self.values[source]

@@ -22,6 +22,7 @@ class Do(nn.Module):
         super().__init__()
         self.function = function
         self.register_buffer("row", torch.tensor([2.0, -4.0, 0.5]))
+        self.register_buffer("places", torch.tensor([1, 0, -1]))
         self.scale = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, x):
@@ -82,11 +83,33 @@ MODULES = {
     "same value expanded": (Do(lambda m, x: x.expand(1, 3).clone()), (3,)),
     "zero padding": (Do(lambda m, x: functional.pad(x, (1, 2))), (2, 3)),
     "residual": (Residual(), (3, 4, 4)),
+    "curves": (nn.Sequential(nn.Sigmoid(), nn.Tanh(), Do(lambda m, x: x.sin() + x.cos() - x.exp())), (3,)),
+    "steps": (Do(lambda m, x: x.sign() + (2.5 * x).floor()), (3,)),
+    "product": (Do(lambda m, x: x * x.mean((2, 3), keepdim=True) - x * x), (2, 2, 2)),
+    "quotient": (Do(lambda m, x: x / (x**2 + 1) + m.row / (x.abs() + 2) + 1 / x.exp()), (3,)),
+    "powers": (Do(lambda m, x: x**3 - x.square() + x.exp() ** -2), (3,)),
+    "clamps": (Do(lambda m, x: x.clamp(-1, 2) + x.clamp(min=0.5) - x.clamp(max=0) + x.clamp(m.row, m.row + 1)), (3,)),
+    "relu6 and hardtanh": (nn.Sequential(nn.ReLU6(), nn.Hardtanh(-0.5, 0.75)), (3,)),
+    "extremes": (
+        Do(lambda m, x: torch.minimum(x, 2 * x) * torch.maximum(x, m.row) - torch.minimum(m.row, x).maximum(-x)),
+        (3,),
+    ),
+    "slices": (Do(lambda m, x: x[:, 1:, ::2] + x[:, -1:, :2] + x[:, :1, None, 1]), (3, 4)),
+    "entries": (Do(lambda m, x: x[:, 1] * x[:, m.places].select(1, -1)), (3, 2)),
+    "gathers": (Do(lambda m, x: x.index_select(1, m.places + 1) * torch.gather(x, 1, m.places[None] + 1)), (3,)),
+    "parts": (Do(lambda m, x: x.split([1, 3], 1)[1] * x.chunk(2, 1)[0].sum(1, keepdim=True)), (4,)),
+    "softmax": (Do(lambda m, x: x.softmax(1) + x.softmax(-1)), (3, 2)),
+    "means and sums": (Do(lambda m, x: x.mean(1, keepdim=True) + x.sum((0, 2)) + x.mean() - x.sum()), (3, 3)),
+    "broadcast": (Do(lambda m, x: x + x.mean((2, 3), keepdim=True)), (2, 2, 2)),
+    "repeat": (Do(lambda m, x: x.expand(4, 3) + x.repeat(2, 1).flip(1).repeat(2, 1)), (3,)),
+    "joined with a constant": (Do(lambda m, x: torch.cat([m.row[None], x, m.row[None, 1:]], 1)), (3,)),
+    "padding": (Do(lambda m, x: functional.pad(x, (1, 1, 0, 2), value=2.0)), (1, 3)),
+    "reflected": (nn.ReflectionPad1d(2), (2, 4)),
 }
 
 
 # overloads that other releases of torch export for the same modules
-RARE = {"aten.alias.default", "aten.avg_pool1d.default", "aten.squeeze.dim"}
+RARE = {"aten.alias.default", "aten.avg_pool1d.default", "aten.hardtanh.default", "aten.squeeze.dim"}
 
 
 def randomised(module):
@@ -170,19 +193,18 @@ def test_frozen_parts_stay_frozen():
 
 
 REFUSED = {
-    "sigmoid": (nn.Sigmoid(), (3,), "aten.sigmoid.default at node 'sigmoid'"),
-    "product": (Do(lambda m, x: x * x), (3,), "product of two values"),
-    "quotient": (Do(lambda m, x: 1 / x), (3,), "aten.reciprocal.default"),
-    "matrix product": (Do(lambda m, x: x.squeeze(0) @ x.squeeze(0)), (2, 2), "product of two values"),
+    "matrix product": (Do(lambda m, x: x.squeeze(0) @ x.squeeze(0)), (2, 2), "matrix product of two values"),
+    "root": (Do(lambda m, x: x**0.5), (3,), "exponent 0.5"),
+    "error function": (Do(lambda m, x: x.erf()), (3,), "aten.erf.default"),
+    "logarithm of shares": (nn.LogSoftmax(1), (3,), "aten._log_softmax.default"),
+    "crossed bounds": (Do(lambda m, x: x.clamp(m.row, -m.row)), (3,), "a lower bound above the upper bound"),
+    "two axes of indices": (Do(lambda m, x: x[:, m.places, m.places]), (3, 3), "indices along 2 axes at once"),
+    "empty": (Do(lambda m, x: x[:, 2:1]), (3,), "an empty result"),
     "slope": (nn.LeakyReLU(1.5), (3,), "slope 1.5"),
     "maximum": (Do(lambda m, x: torch.max(x, dim=1).values), (3,), "aten.max"),
-    "broadcast": (Do(lambda m, x: x + x.mean((2, 3), keepdim=True)), (2, 2, 2), "different shapes"),
-    "repeat": (Do(lambda m, x: x.expand(4, 3)), (3,), "repeats entries"),
     "indices": (Do(lambda m, x: functional.max_pool2d(x, 2, return_indices=True)[1]), (1, 4, 4), "only its first result"),
     "divisor": (nn.AvgPool2d(2, divisor_override=3), (1, 4, 4), "divisor_override"),
     "transposed": (nn.ConvTranspose1d(1, 1, 2), (1, 4), "transposed convolution"),
-    "joined": (Do(lambda m, x: torch.cat([x, m.row[None]], 1)), (3,), "joins a value and a constant"),
-    "padding": (Do(lambda m, x: functional.pad(x, (1, 1), value=2.0)), (1, 3), "another number than zero"),
     "integers": (Do(lambda m, x: x.int().float()), (3,), "to torch.int32"),
 }
 
