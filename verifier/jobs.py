@@ -169,6 +169,15 @@ def available_bytes() -> int | None:
     return None
 
 
+def process_start() -> float:
+    """The time.monotonic() at which this process began, before the interpreter was up; now, where the system does not tell."""
+    now, age_s = time.monotonic(), 0.0
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # since the system was started
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return now - max(0.0, age_s)
+
+
 def die_with_parent(parent: int) -> None:
     """Have the system kill this process when its parent ends (Linux; elsewhere the parent's own care must do)."""
     if sys.platform == "linux":

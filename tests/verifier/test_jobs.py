@@ -133,6 +133,12 @@ def test_memory_is_measured():
     assert free is None or free > 0
 
 
+def test_a_process_knows_when_it_began():
+    code = "import time; time.sleep(0.5); from verifier.jobs import process_start; print(time.monotonic() - process_start())"
+    age_s = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
+    assert (0.5 if sys.platform == "linux" else 0.0) <= age_s + 0.02 and age_s < LONG_S
+
+
 def test_children_of_a_process_end_with_it():
     ended = run_job(Job(has_a_child, None, seconds=0.5))
     ((_, pid),) = ended.messages

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -14,6 +15,7 @@ from verifier.cli import supports as supports_command
 from verifier.cli import verify as verify_command
 from verifier.cli.codes import BAD_INPUT, BUG, EXIT_CODES, INTERRUPTED, TERMINATED
 from verifier.errors import VerifierError
+from verifier.jobs import process_start
 
 NAME = "specmine verifier"
 DESCRIPTION = """Decide queries over neural networks, and replay the evidence.
@@ -32,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else BAD_INPUT
+    options.began = process_start() if arguments is None else time.monotonic()
     command: Callable[[argparse.Namespace], int] = options.run
     before = signal.signal(signal.SIGTERM, _terminate)
     try:

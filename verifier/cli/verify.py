@@ -25,8 +25,7 @@ sat has been replayed exactly, and unsat by bounds has passed the exact check th
 """
 
 EARLIER_S = 0.3  # how long before the limit the solver is asked to end, and
-LATER_S = 0.7  # how long after it the process is killed; an answer that comes in between still counts
-STARTED = time.monotonic()
+LATER_S = 0.6  # how long after it the process is killed; an answer that comes in between still counts
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def whole(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     name, network = _named(options.network)
     _check_paths(network, options.query, options.certificate)
-    limit = STARTED + options.timeout
+    limit = options.began + options.timeout
     request = Request(
         network, options.query, limit - min(EARLIER_S, 0.1 * options.timeout), name, options.engine, options.seed,
         options.threads, options.certificate,

@@ -147,7 +147,6 @@ def segfaults(request, send):
 )
 def test_whatever_the_solver_does_there_is_an_answer(tmp_path, model, capsys, monkeypatch, work, code, out, words):
     monkeypatch.setattr(command, "decide", work)
-    monkeypatch.setattr(command, "STARTED", time.monotonic())
     query = write(tmp_path / "q.vnnlib", query1(0.5))
     assert main(["verify", query, "--network", str(model), "--timeout", "1"]) == code
     printed = capsys.readouterr()
