@@ -1,9 +1,10 @@
 """Certificates as files: one zip archive with `certificate.json` and the arrays it refers to as .npy members; no pickle.
 
-A file holds the whole query but for the network, which it names by hash. Fractions are written as strings such as `-3/8`; the
-tree's nodes are a list, children by position, so that a deep tree is no deep document.
+A file holds the whole query but for the network, which it names by hash. Fractions are written as strings such as `-3/8`; proof
+trees are flat arrays (see `verifier.check.flat_tree`).
 """
 
+import hashlib
 import io
 import json
 import os
@@ -18,14 +19,15 @@ from typing import Any, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split, Step
+from verifier.certificate import Certificate
+from verifier.check.flat_tree import flatten, unflatten
 from verifier.errors import BadCertificate, VerifierError
 from verifier.formula import And, Atom, Formula, Or, Term
 from verifier.network import Network
 from verifier.query import Query
 from verifier.region import Ball, Box, ExactBox, Polytope, Region
 
-SCHEMA = "verifier-certificate/1"
+SCHEMA = "verifier-certificate/2"
 DOCUMENT = "certificate.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 DAMAGE = (
@@ -45,7 +47,7 @@ def write_certificate(query: Query, certificate: Certificate, path: str | os.Pat
         "query_sha256": certificate.query_sha256,
         "region": _region_out(query.region, arrays),
         "assertion": _formula_out(query.assertion),
-        "groups": [_group_out(group, arrays) for group in certificate.groups],
+        "groups": [flatten(group, arrays.name) for group in certificate.groups],
     }
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -84,7 +86,7 @@ def read_certificate(path: str | os.PathLike[str], network: Network) -> tuple[Qu
     try:
         arrays = _ArrayReader(members)
         query = Query(network, _region_in(document["region"], arrays), _formula_in(document["assertion"]))
-        groups = tuple(_group_in(group, arrays) for group in document["groups"])
+        groups = tuple(unflatten(group, arrays.array) for group in document["groups"])
         certificate = Certificate(document["network_sha256"], document["query_sha256"], groups)
         same = query.sha256 == certificate.query_sha256
     except DAMAGE as error:
@@ -111,18 +113,19 @@ def _npy(array: NDArray) -> bytes:
 
 
 class _ArrayWriter:
-    """Gives each array a member name; the same array object is written once."""
+    """Gives each array a member name; equal arrays are written once."""
 
     def __init__(self) -> None:
         self.members: dict[str, NDArray] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[bytes, str] = {}
 
     def name(self, array: NDArray) -> str:
-        if id(array) not in self._names:
+        content = hashlib.sha256(f"{array.shape}{array.dtype.str}".encode() + array.tobytes()).digest()
+        if content not in self._names:
             name = f"arrays/{len(self.members)}.npy"
-            self._names[id(array)] = name
+            self._names[content] = name
             self.members[name] = array
-        return self._names[id(array)]
+        return self._names[content]
 
 
 class _ArrayReader:
@@ -202,81 +205,3 @@ def _formula_in(data: Mapping[str, Any]) -> Formula:
     if data["relation"] not in ("<", "<="):
         raise ValueError(f"unknown relation {data['relation']!r}")
     return Atom(terms, Fraction(data["bias"]), data["relation"] == "<")
-
-
-def _group_out(group: Group, arrays: _ArrayWriter) -> dict[str, Any]:
-    """A group with its nodes in the order of a walk from the root, which is the first."""
-    nodes = [group.root]
-    written = []
-    for node in nodes:
-        data: dict[str, Any] = {
-            "steps": [_step_out(step, arrays) for step in node.steps],
-            "closed": [_close_out(close, arrays) for close in node.closed],
-        }
-        if node.rebound:
-            data["rebound"] = True
-        if node.split is not None:
-            split = node.split
-            data["split"] = {
-                "value": split.value,
-                "index": int(split.index),
-                "at": str(Fraction(split.at)),
-                "low": len(nodes),
-                "high": len(nodes) + 1,
-            }
-            nodes += [split.low, split.high]
-        written.append(data)
-    return {"disjuncts": [int(d) for d in group.disjuncts], "nodes": written}
-
-
-def _group_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Group:
-    nodes: dict[int, ProofNode] = {}
-    for position in reversed(range(len(data["nodes"]))):
-        node = data["nodes"][position]
-        split = None
-        if "split" in node:
-            at = node["split"]
-            low, high = nodes[at["low"]], nodes[at["high"]]
-            split = Split(str(at["value"]), int(at["index"]), float(Fraction(at["at"])), low, high)
-        steps = tuple(_step_in(step, arrays) for step in node["steps"])
-        closed = tuple(_close_in(close, arrays) for close in node["closed"])
-        nodes[position] = ProofNode(steps, closed, split, bool(node.get("rebound", False)))
-    return Group(tuple(int(d) for d in data["disjuncts"]), nodes[0])
-
-
-def _step_out(step: Step, arrays: _ArrayWriter) -> dict[str, Any]:
-    return {
-        "value": step.value,
-        "indices": arrays.name(step.indices),
-        "signs": arrays.name(step.signs),
-        "relaxation": _relaxation_out(step.relaxation, arrays),
-    }
-
-
-def _step_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Step:
-    relaxation = _relaxation_in(data["relaxation"], arrays)
-    return Step(str(data["value"]), arrays.array(data["indices"]), arrays.array(data["signs"]), relaxation)
-
-
-def _close_out(close: Close, arrays: _ArrayWriter) -> dict[str, Any]:
-    return {"disjunct": int(close.disjunct), "relaxation": _relaxation_out(close.relaxation, arrays)}
-
-
-def _close_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Close:
-    return Close(int(data["disjunct"]), _relaxation_in(data["relaxation"], arrays))
-
-
-def _relaxation_out(relaxation: Relaxation, arrays: _ArrayWriter) -> dict[str, Any]:
-    named = {"slopes": relaxation.slopes, "lower": relaxation.lower, "upper": relaxation.upper}
-    if relaxation.upper_slopes:
-        named["upper_slopes"] = relaxation.upper_slopes
-    written = {key: {name: arrays.name(array) for name, array in part.items()} for key, part in named.items()}
-    return {**written, "atoms": arrays.name(relaxation.atoms)}
-
-
-def _relaxation_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Relaxation:
-    slopes, lower, upper, upper_slopes = (
-        {str(name): arrays.array(member) for name, member in part.items()}
-        for part in (data["slopes"], data["lower"], data["upper"], data.get("upper_slopes", {}))
-    )
-    return Relaxation(slopes, lower, upper, arrays.array(data["atoms"]), upper_slopes)

@@ -9,6 +9,7 @@ import pytest
 
 from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split, Step
 from verifier.check import check, read_certificate, write_certificate
+from verifier.check.flat_tree import flatten, unflatten
 from verifier.errors import BadCertificate
 from verifier.formula import FALSE, And, Or, atom, conjoin
 from verifier.network import Network
@@ -134,15 +135,19 @@ def test_every_truncation_and_flipped_byte_is_found_or_harmless(network: Network
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(schema="other/9"), "has schema 'other/9'; this version reads 'verifier-certificate/1'"),
+        (lambda d: d.update(schema="other/9"), "has schema 'other/9'; this version reads 'verifier-certificate/2'"),
         (lambda d: d.update(query_sha256="0"), "holds another query than the one it names"),
         (lambda d: d["region"].update(kind="cone"), "unknown kind of region 'cone'"),
         (lambda d: d.update(assertion={"terms": [["nothing", 0, "1"]], "bias": "0", "relation": "<="}), "no value 'nothing'"),
         (lambda d: d.update(assertion={"terms": [], "bias": "0", "relation": "="}), "unknown relation '='"),
         (lambda d: d.update(assertion={"terms": [], "bias": "1/0", "relation": "<"}), "ZeroDivisionError"),
-        (lambda d: d["groups"][0]["nodes"][0]["split"].update(low=0), "damaged: KeyError"),
-        (lambda d: d["groups"][0].update(nodes=[]), "damaged: KeyError"),
-        (lambda d: d["groups"][0]["nodes"][0]["steps"][0].update(indices="arrays/99.npy"), "arrays/99.npy"),
+        (lambda d: d.update(schema="verifier-certificate/1"), "has schema 'verifier-certificate/1'; this version reads"),
+        (lambda d: d["groups"][0].update(split_at=d["groups"][0]["close_disjunct"]), "damaged: ValueError"),
+        (lambda d: d["groups"][0].update(steps=[]), "damaged: ValueError"),
+        (lambda d: d["groups"][0].update(close_counts=d["groups"][0]["step_counts"]), "counts of a tree do not fit"),
+        (lambda d: d["groups"][0].update(split_values=[]), "damaged: IndexError"),
+        (lambda d: d["groups"][0]["close_relaxations"].update(kinds=[]), "counts of relaxations do not fit"),
+        (lambda d: d["groups"][0]["steps"][0].update(indices="arrays/99.npy"), "arrays/99.npy"),
     ],
 )
 def test_documents_that_are_wrong(network: Network, tmp_path: Path, change, message: str) -> None:
@@ -172,3 +177,45 @@ def test_pickled_arrays_are_never_loaded(network: Network, tmp_path: Path) -> No
             archive.writestr(name, content)
     with pytest.raises(BadCertificate, match="Object arrays cannot be loaded"):
         read_certificate(path, network)
+
+
+def test_a_tree_that_names_a_parent_as_its_own_child_is_refused(network: Network, tmp_path: Path) -> None:
+    """A second node that splits has children before itself where the first does not split."""
+    node = ProofNode(split=Split("x", 0, 0.0, ProofNode(), ProofNode()))
+    document = flatten(Group((0,), node), stored := Store())
+    stored.arrays[document["is_split"]] = np.array([False, True, False])
+    with pytest.raises(ValueError, match="before its parent"):
+        unflatten(document, stored.arrays.__getitem__)
+
+
+class Store:
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def __call__(self, array: np.ndarray) -> str:
+        name = str(len(self.arrays))
+        self.arrays[name] = array
+        return name
+
+
+def test_a_tree_of_a_hundred_thousand_nodes_is_small_and_keeps_what_is_shared(network: Network, tmp_path: Path) -> None:
+    query = Query(network, UNIT, atom({("z1", 0): -1}, 100))
+    slopes = {"a0": np.full((1, 3), 0.25)}
+    shut = ProofNode(closed=(Close(0, Relaxation(slopes, atoms=np.ones((1, 1)), upper_slopes=slopes)),), rebound=True)
+    level = [shut] * 2**15
+    while len(level) > 1:
+        level = [ProofNode(split=Split("x", k % 2, k / 7, *level[k : k + 2])) for k in range(0, len(level), 2)]
+    certificate = Certificate(network.sha256, query.sha256, (Group((0,), level[0]),))
+    write_certificate(query, certificate, tmp_path / "wide.zip")
+    assert (tmp_path / "wide.zip").stat().st_size < 2**20
+    _, read = read_certificate(tmp_path / "wide.zip", network)
+    ends, todo = [], [read.groups[0].root]
+    while todo:
+        node = todo.pop()
+        if node.split is None:
+            ends.append(node)
+        else:
+            todo += [node.split.high, node.split.low]
+    assert len(ends) == 2**15 and all(node.rebound is True for node in ends)
+    assert len({id(node.closed[0].relaxation.slopes["a0"]) for node in ends}) == 1
+    assert same(ends[0], shut)

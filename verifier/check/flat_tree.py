@@ -1,0 +1,138 @@
+"""Proof trees as flat arrays, so that a tree of a hundred thousand nodes is a few arrays and not as many documents.
+
+Nodes stand in the order of a walk by levels, the root first; the k-th node that splits, from 0, has the nodes 2k + 1 and 2k + 2
+for its low and its high child. Relaxations stand in the order of the nodes; those of one kind, that is with arrays of the same
+names, shapes and types, are kept together, each array that several share once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.certificate import Close, Group, ProofNode, Relaxation, Split, Step
+
+ROLES = ("slopes", "upper_slopes", "lower", "upper")
+Store = Callable[[NDArray], str]
+Load = Callable[[str], NDArray]
+Kind = tuple[tuple[str, str, tuple[int, ...], str], ...]
+
+
+def flatten(group: Group, store: Store) -> dict[str, Any]:
+    """A group as a document that names its arrays; `store` keeps an array and gives its name."""
+    nodes = [group.root]
+    for node in nodes:
+        if node.split is not None:
+            nodes += [node.split.low, node.split.high]
+    steps = [step for node in nodes for step in node.steps]
+    closes = [close for node in nodes for close in node.closed]
+    values = sorted({node.split.value for node in nodes if node.split is not None})
+    place = {value: k for k, value in enumerate(values)}
+    splits = [node.split for node in nodes if node.split is not None]
+    return {
+        "disjuncts": [int(d) for d in group.disjuncts],
+        "split_values": values,
+        "is_split": store(np.array([node.split is not None for node in nodes], dtype=bool)),
+        "rebound": store(np.array([node.rebound for node in nodes], dtype=bool)),
+        "step_counts": store(np.array([len(node.steps) for node in nodes], dtype=np.int32)),
+        "close_counts": store(np.array([len(node.closed) for node in nodes], dtype=np.int32)),
+        "split_value": store(np.array([place[split.value] for split in splits], dtype=np.int32)),
+        "split_index": store(np.array([split.index for split in splits], dtype=np.int64)),
+        "split_at": store(np.array([float(split.at) for split in splits], dtype=np.float64)),
+        "close_disjunct": store(np.array([close.disjunct for close in closes], dtype=np.int64)),
+        "steps": [{"value": s.value, "indices": store(s.indices), "signs": store(s.signs)} for s in steps],
+        "step_relaxations": _relaxations_out([step.relaxation for step in steps], store),
+        "close_relaxations": _relaxations_out([close.relaxation for close in closes], store),
+    }
+
+
+def unflatten(data: Mapping[str, Any], load: Load) -> Group:
+    """The group of a document. Raises ValueError, KeyError, IndexError or TypeError where it is damaged."""
+    is_split, rebound, step_counts, close_counts = (
+        load(data[name]).tolist() for name in ("is_split", "rebound", "step_counts", "close_counts")
+    )
+    splits = list(zip(*(load(data[name]).tolist() for name in ("split_value", "split_index", "split_at")), strict=True))
+    steps = [
+        Step(str(entry["value"]), load(entry["indices"]), load(entry["signs"]), relaxation)
+        for entry, relaxation in zip(data["steps"], _relaxations_in(data["step_relaxations"], load), strict=True)
+    ]
+    disjuncts = load(data["close_disjunct"]).tolist()
+    closes = [
+        Close(int(disjunct), relaxation)
+        for disjunct, relaxation in zip(disjuncts, _relaxations_in(data["close_relaxations"], load), strict=True)
+    ]
+    if (sum(is_split), sum(step_counts), sum(close_counts)) != (len(splits), len(steps), len(closes)):
+        raise ValueError("the counts of a tree do not fit")
+    values = [str(value) for value in data["split_values"]]
+    nodes: dict[int, ProofNode] = {}
+    for position in reversed(range(len(is_split))):
+        split = None
+        if is_split[position]:
+            value, index, at = splits.pop()
+            low = 2 * len(splits) + 1
+            if low <= position:
+                raise ValueError("a node stands before its parent")
+            split = Split(values[value], index, at, nodes[low], nodes[low + 1])
+        own_steps, own_closes = (
+            _taken(items, counts[position]) for items, counts in ((steps, step_counts), (closes, close_counts))
+        )
+        nodes[position] = ProofNode(own_steps, own_closes, split, rebound[position])
+    return Group(tuple(int(d) for d in data["disjuncts"]), nodes[0])
+
+
+def _taken(items: list[Any], count: int) -> tuple[Any, ...]:
+    """The last `count` items, which leave the list."""
+    if not 0 <= count <= len(items):
+        raise ValueError("the counts of a tree do not fit")
+    taken = tuple(items[len(items) - count :])
+    del items[len(items) - count :]
+    return taken
+
+
+def _arrays_of(relaxation: Relaxation) -> dict[tuple[str, str], NDArray]:
+    found = {(role, name): array for role in ROLES for name, array in getattr(relaxation, role).items()}
+    return {**found, ("atoms", ""): relaxation.atoms}
+
+
+def _relaxations_out(relaxations: Sequence[Relaxation], store: Store) -> dict[str, Any]:
+    kinds: dict[Kind, list[dict[tuple[str, str], NDArray]]] = {}
+    positions: dict[Kind, int] = {}
+    order: list[int] = []
+    for relaxation in relaxations:
+        arrays = dict(sorted(_arrays_of(relaxation).items(), key=lambda item: item[0]))
+        kind = tuple((*place, array.shape, array.dtype.str) for place, array in arrays.items())
+        kinds.setdefault(kind, []).append(arrays)
+        order.append(positions.setdefault(kind, len(positions)))
+    written = [[_column_out(place, [arrays[place] for arrays in own], store) for place in own[0]] for own in kinds.values()]
+    return {"order": store(np.array(order, dtype=np.int32)), "kinds": written}
+
+
+def _column_out(place: tuple[str, str], arrays: Sequence[NDArray], store: Store) -> list[str]:
+    """Role, name, the different arrays stacked, and which of them each relaxation of the kind has."""
+    positions: dict[int, int] = {}
+    different: list[NDArray] = []
+    for array in arrays:
+        if id(array) not in positions:
+            positions[id(array)] = len(different)
+            different.append(array)
+    which = np.array([positions[id(array)] for array in arrays], dtype=np.int32)
+    return [*place, store(np.stack(different)), store(which)]
+
+
+def _relaxations_in(data: Mapping[str, Any], load: Load) -> list[Relaxation]:
+    kinds = []
+    for columns in data["kinds"]:
+        loaded = [(str(role), str(name), list(load(stack)), load(which).tolist()) for role, name, stack, which in columns]
+        kinds.append([_relaxation(loaded, row) for row in reversed(range(len(loaded[0][3])))])
+    order = load(data["order"]).tolist()
+    if sum(len(kind) for kind in kinds) != len(order):
+        raise ValueError("the counts of relaxations do not fit")
+    return [kinds[kind].pop() for kind in order]
+
+
+def _relaxation(columns: Sequence[tuple[str, str, list[NDArray], list[int]]], row: int) -> Relaxation:
+    sides: dict[str, dict[str, NDArray]] = {role: {} for role in (*ROLES, "atoms")}
+    for role, name, arrays, which in columns:
+        sides[role][name] = arrays[which[row]]
+    return Relaxation(sides["slopes"], sides["lower"], sides["upper"], sides["atoms"][""], sides["upper_slopes"])
