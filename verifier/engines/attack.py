@@ -187,8 +187,7 @@ class _Hunt:
     def _rounds(self) -> Iterator[bool]:
         """The whole search, stopping now and then; True at the end of a round."""
         for targets in self._boxes():
-            self._search_pool(targets)
-            yield False
+            yield from self._search_pool(targets)
         yield from self._round(self._most_promising(), FIRST_STEPS, fresh=0.25)
         yield True
         steps = float(STEPS)
@@ -230,22 +229,23 @@ class _Hunt:
         parts.append(varied(lower, upper, max(16, min(self.samples, int(POOL_WORK // self.work))), self.generator))
         return torch.cat(parts).clamp(lower, upper)
 
-    @torch.no_grad()
-    def _search_pool(self, targets: Sequence[Target]) -> None:
+    def _search_pool(self, targets: Sequence[Target]) -> Iterator[bool]:
         """Try the pool's points for targets over one box, and begin a front for each that stays open."""
         pool = self._pool(targets[0])
         atoms = max(len(target.entries) + len(target.biases) for target in targets)
         size = max(1, LEFT_SIDES // max(1, len(pool) * atoms))
         for chunk in (batch_of(self.network, targets[k : k + size]) for k in range(0, len(targets), size)):
-            rows = torch.cat([run(chunk.program, part) for part in pool.split(MOST_POINTS)])
-            left = left_sides(chunk, rows.unsqueeze(0))
-            values = worst(chunk, left)
+            with torch.no_grad():
+                rows = torch.cat([run(chunk.program, part) for part in pool.split(MOST_POINTS)])
+                left = left_sides(chunk, rows.unsqueeze(0))
+                values = worst(chunk, left)
             for k, target in enumerate(chunk.targets):
-                self.attack.offer(target, pool, values[k])
+                # replays of many queries take long; what is put off here is offered in the first round
+                if not target.entries or not self.attack.over():
+                    self.attack.offer(target, pool, values[k])
                 if self.attack.is_open(target.query):
                     self.fronts.append(_begun(target, pool, left[chunk.atom_target == k]))
-            if self.attack.over():
-                return
+            yield False
 
     def _round(self, fronts: Sequence[Front], steps: int, *, fresh: float, style: int = 0) -> Iterator[bool]:
         """One descent for each open target, a share `fresh` of its starts being new random points."""
@@ -271,7 +271,7 @@ class _Hunt:
 
     def _begin(self, batch: Batch, fronts: Sequence[Front], each: int, fresh: float) -> Tensor:
         """Starts (targets, each, inputs): the front's best, then the best of many random points, then any."""
-        old = torch.stack([front.points[: round(each * (1 - fresh))] for front in fronts]).to(self.dtype)
+        old = torch.stack([front.points[: max(1, round(each * (1 - fresh)))] for front in fronts]).to(self.dtype)
         often = min(SIFTED, int(POOL_WORK / (self.work * len(fronts) * each))) if fresh >= 0.5 else 1
         number = each * max(1, often)
         new = varied(batch.lower.squeeze(1), batch.upper.squeeze(1), number, self.generator)
@@ -290,7 +290,8 @@ class _Hunt:
             end = descend(batch, end.points, steps=POLISH_STEPS, watch=self._watch(batch), first_step=POLISH_STEP)
         for k, front in enumerate(fronts):
             if self.attack.is_open(front.target.query):
-                self.attack.offer(front.target, end.points[k], end.values[k])
+                if not self.attack.over():
+                    self.attack.offer(front.target, end.points[k], end.values[k])
                 front.merge(end.points[k], end.values[k])
         for front in sorted(fronts, key=lambda front: float(front.values[0]))[:REPAIRED]:
             self._repair(front)
@@ -313,6 +314,8 @@ class _Hunt:
                 for k in (end.values <= 0).any(1).nonzero().flatten().tolist():
                     if self.attack.is_open(batch.targets[k].query):
                         self.attack.offer(batch.targets[k], end.points[k], end.values[k])
+                    if self.attack.over():  # but for one, replays wait for the next call
+                        return True
             return self.attack.over() or not any(self.attack.is_open(target.query) for target in batch.targets)
 
         return watch

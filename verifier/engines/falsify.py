@@ -7,7 +7,7 @@ from verifier.ops import Array
 from verifier.query import Query
 from verifier.verdict import Refuted, Unknown
 
-PATIENCE = 4
+PATIENCE = 8
 
 
 def falsify(

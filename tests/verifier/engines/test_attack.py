@@ -108,6 +108,17 @@ def test_a_pause_changes_nothing() -> None:
     assert [x.tolist() for x in whole.found.values()] == [x.tolist() for x in parts.found.values()]
 
 
+def test_a_search_cut_short_at_once_goes_on_where_it_was() -> None:
+    """Many queries whose pool holds their counterexamples: with no time at all none is lost for the next call."""
+    network = dead_on_noise()
+    queries = [Query(network, cube(60), at_most("v3", 0, k)) for k in range(20)]
+    attack = Attack(queries)
+    assert all(isinstance(v, Unknown) and v.reason == "timeout" for v in attack.run(0.0))
+    for _ in range(3):
+        attack.run(0.0)
+    assert all(isinstance(verdict, Refuted) for verdict in attack.run(60))
+
+
 def test_skipped_queries_are_left_alone() -> None:
     easy = Query(dead_on_noise(), cube(60), at_most("v3", 0, 0))
     attack = Attack([easy, easy])
