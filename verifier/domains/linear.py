@@ -166,15 +166,15 @@ def lower_bounds(
     *,
     atoms: Atoms | None = None,
     seen: dict[str, Tensor] | None = None,
-    fixed: Mapping[str, "Fixed"] | None = None,
+    fixed: "dict[str, Fixed] | None" = None,
 ) -> Tensor:
     """A lower bound of every row over the inputs within bounds[network.input], shape (batch, spec); -inf where there is none.
 
     bounds: (lower, upper) of shape (batch, size) that hold for every value, under the premise; their dtype is that of the
     pass. seen: if given, filled with the coefficient that arrived at each value before its own multipliers were added.
-    fixed: `fixed_lines(network, bounds)`, where the caller has them already. Raises UnsupportedOp.
+    fixed: what passes under these bounds have found to depend on them alone, by node; kept and added to. Raises UnsupportedOp.
     """
-    context = _Context(network, bounds, choices, fixed_lines(network, bounds) if fixed is None else fixed)
+    context = _Context(network, bounds, choices, {} if fixed is None else fixed)
     pending, total = dict(rows.coefficients), rows.constant
     if atoms is not None and choices.atoms is not None:
         for value, matrix in atoms.coefficients.items():
@@ -250,7 +250,13 @@ class _Context:
     network: Network
     bounds: Mapping[str, Interval]
     choices: Choices
-    fixed: Mapping[str, "Fixed"]
+    fixed: dict[str, "Fixed"]
+
+    def lines(self, node: Node) -> "Fixed":
+        """`fixed_lines` of one node, kept."""
+        if node.output not in self.fixed:
+            self.fixed[node.output] = _fixed(node, self.network, self.bounds)
+        return self.fixed[node.output]
 
     def shaped(self, coefficient: Tensor, value: str) -> Tensor:
         """(batch, spec, size) as (batch * spec, *value shape)."""
@@ -267,14 +273,14 @@ Fixed = Interval | PoolChoice
 
 
 def fixed_lines(network: Network, bounds: Mapping[str, Interval]) -> dict[str, Fixed]:
-    """What depends on the bounds alone, by the output of the node."""
-    fixed: dict[str, Fixed] = {}
-    for node in network.nodes:
-        if isinstance(node.op, ACTIVATION_OPS):
-            fixed[node.output] = chord(node.op, *bounds[node.inputs[0]])
-        elif isinstance(node.op, MaxPool):
-            fixed[node.output] = pool_choice(node, network, *bounds[node.inputs[0]])
-    return fixed
+    """What depends on the bounds alone, by the output of the node: `fixed` of passes under the same bounds."""
+    nodes = [node for node in network.nodes if isinstance(node.op, (*ACTIVATION_OPS, MaxPool))]
+    return {node.output: _fixed(node, network, bounds) for node in nodes}
+
+
+def _fixed(node: Node, network: Network, bounds: Mapping[str, Interval]) -> Fixed:
+    low, high = bounds[node.inputs[0]]
+    return pool_choice(node, network, low, high) if isinstance(node.op, MaxPool) else chord(node.op, low, high)
 
 
 Transferred = tuple[list[Tensor | None], Tensor | float]
@@ -296,6 +302,8 @@ def _linear(node: Node, a: Tensor, context: _Context) -> Transferred:
         # sound: exact substitution of W x + b
         return [(forms @ weight).reshape(*a.shape[:2], -1)], shift
     used, wanted = (forms != 0).any(0).nonzero()[:, 0], _not_off(node.inputs[0], context)
+    if len(used) * len(wanted) > 0.7 * weight.numel():
+        return [(forms @ weight).reshape(*a.shape[:2], -1)], shift
     # sound: exact substitution, less products with coefficients that are all 0, and with units that are 0 in the whole batch
     part = torch.zeros(len(forms), weight.shape[1], dtype=a.dtype, device=a.device)
     part[:, wanted] = forms[:, used] @ weight[used][:, wanted]
@@ -392,7 +400,7 @@ def _selected(op: Select, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _activation(node: Node, a: Tensor, context: _Context) -> Transferred:
-    slope, shift = (side[:, None] for side in context.fixed[node.output])  # type: ignore[union-attr]
+    slope, shift = (side[:, None] for side in context.lines(node))  # type: ignore[union-attr]
     below = context.slopes(node, lowest=True)
     # sound: f(z) >= slope * z for slopes in the op's range, and a convex f lies below its chord on [low, high]
     if bool(shift.isfinite().all()):
@@ -470,7 +478,7 @@ def _step(node: Node, a: Tensor, context: _Context) -> Transferred:
 
 
 def _max_pool(node: Node, a: Tensor, context: _Context) -> Transferred:
-    pool: PoolChoice = context.fixed[node.output]  # type: ignore[assignment]
+    pool: PoolChoice = context.lines(node)  # type: ignore[assignment]
     positive, negative = a.clamp(min=0), a.clamp(max=0)
     kept = positive + negative * pool.dominates[:, None]
     # sound: a maximum is >= each entry, equal to one that dominates the others, and <= the largest upper bound

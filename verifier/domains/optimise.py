@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.domains.linear import Atoms, Choices, Fixed, Rows, fixed_lines, lower_bounds
+from verifier.domains.linear import Atoms, Choices, Fixed, Rows, lower_bounds
 from verifier.domains.relaxations import Interval, PoolChoice, slope_limits
 from verifier.network import Network
 
@@ -42,7 +42,7 @@ def optimise(
     absent from it step in units of 1. Batch entries whose rows all pass `target` are dropped on the way; the climb ends when
     none is left, or when no row is on course to pass.
     """
-    problem = _Problem(network, bounds, rows, atoms, fixed_lines(network, bounds))
+    problem = _Problem(network, bounds, rows, atoms, {})
     leaves = _Leaves(network, bounds, start, scales or {})
     best = torch.full_like(rows.constant, -torch.inf)
     kept = _Kept(start, best.shape[1])
@@ -88,7 +88,7 @@ class _Problem:
     bounds: Mapping[str, Interval]
     rows: Rows
     atoms: Atoms | None
-    fixed: Mapping[str, Fixed]
+    fixed: dict[str, Fixed]
 
     def lower_bounds(self, choices: Choices) -> Tensor:
         return lower_bounds(self.network, self.bounds, self.rows, choices, atoms=self.atoms, fixed=self.fixed)

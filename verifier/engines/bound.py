@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificate import Close
+from verifier.certificate import Close, Step
 from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of
 from verifier.domains.interval import interval_bounds
 from verifier.domains.linear import Atoms, Choices, Rows, choose, join, lower_bounds, select, unit_rows
@@ -103,38 +103,36 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
     # the open neurons of each group come first; groups with fewer are padded with closed ones
     order = open_.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
     widest = max(batch.network.size(name) for name in batch.network.shapes)
-    chunk = max(1, MAX_ENTRIES // (len(order) * widest))
+    chunk = max(1, MAX_ENTRIES // (2 * len(order) * widest))
     low, high = batch.bounds[value]
-    recorded = [list(steps_so_far) for steps_so_far in batch.steps]
+    recorded: list[list[Step]] = [[] for _ in batch.groups]
     for columns in order.split(chunk, dim=1):
-        for sign in (1, -1):
-            found = _bound_neurons(batch, value, columns, sign, steps, out_of_time)
-            if sign == 1:
-                low = low.scatter_reduce(1, columns, found.bounds, "amax")
-            else:
-                high = high.scatter_reduce(1, columns, -found.bounds, "amin")
-            for b, step in steps_of(batch, value, columns, open_, sign, found):
-                recorded[b].append(step)
+        found = _bound_neurons(batch, value, columns, steps, out_of_time)
+        from_below, from_above = found.bounds.chunk(2, dim=1)
+        low = low.scatter_reduce(1, columns, from_below, "amax")
+        high = high.scatter_reduce(1, columns, -from_above, "amin")
+        for b, step in steps_of(batch, value, columns, open_, found):
+            recorded[b].append(step)
     bounds, empty = push(batch.network, {**batch.bounds, value: (low, high)})
-    return replace(batch, bounds=bounds, empty=batch.empty | empty, steps=tuple(map(tuple, recorded)))
+    proofs = tuple((*earlier, *own) for earlier, own in zip(batch.steps, recorded, strict=True))
+    return replace(batch, bounds=bounds, empty=batch.empty | empty, steps=proofs)
 
 
-def _bound_neurons(batch: Batch, value: str, columns: Tensor, sign: int, steps: int, out_of_time: Clock) -> Optimised:
-    """Lower bounds of sign * value at columns (groups, count)."""
-    signs = torch.full(columns.shape, float(sign), dtype=torch.float64)
-    rows = unit_rows(value, columns, signs)
-    start = adaptive(batch.network, batch.bounds)
+def _bound_neurons(batch: Batch, value: str, columns: Tensor, steps: int, out_of_time: Clock) -> Optimised:
+    """Lower bounds of value at columns (groups, count), then of -value, (groups, 2 * count)."""
+    ones = torch.ones(columns.shape, dtype=torch.float64)
+    rows = unit_rows(value, torch.cat([columns, columns], 1), torch.cat([ones, -ones], 1))
     if not steps:
-        slopes, upper_slopes = (_upstream(batch.network, value, s) for s in (start.slopes, start.upper_slopes))
-        choices = Choices(slopes, upper_slopes=upper_slopes)
         with torch.no_grad():
-            return Optimised(lower_bounds(batch.network, batch.bounds, rows, choices), choices)
+            return Optimised(lower_bounds(batch.network, batch.bounds, rows, Choices({})), Choices({}))
     # the premise may speak of values past this one, so the pass may meet any node
+    start = adaptive(batch.network, batch.bounds)
     wide = Choices(
-        {name: s.expand(-1, columns.shape[1], -1) for name, s in start.slopes.items()},
-        upper_slopes={name: s.expand(-1, columns.shape[1], -1) for name, s in start.upper_slopes.items()},
+        {name: s.expand(-1, rows.constant.shape[1], -1) for name, s in start.slopes.items()},
+        upper_slopes={name: s.expand(-1, rows.constant.shape[1], -1) for name, s in start.upper_slopes.items()},
     )
-    upstream = [name for name in batch.multiplied if name in _before(batch.network, value)]
+    names = list(batch.network.shapes)
+    upstream = [name for name in batch.multiplied if names.index(name) <= names.index(value)]
     return climb(
         batch.network, batch.bounds, rows, wide, atoms=batch.atoms, multiplied=upstream, steps=steps, out_of_time=out_of_time
     )
@@ -143,17 +141,6 @@ def _bound_neurons(batch: Batch, value: str, columns: Tensor, sign: int, steps: 
 def adaptive(network: Network, bounds: Mapping[str, Interval]) -> Choices:
     """The slopes that a pass takes where nothing is optimised, (batch, 1, size), and no multipliers."""
     return Choices(adaptive_slopes(network, bounds), upper_slopes=adaptive_upper_slopes(network, bounds))
-
-
-def _before(network: Network, value: str) -> set[str]:
-    """The values that a pass from this one may meet, itself included."""
-    names = list(network.shapes)
-    return set(names[: names.index(value) + 1])
-
-
-def _upstream(network: Network, value: str, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    before = _before(network, value)
-    return {name: s for name, s in slopes.items() if name in before}
 
 
 def climb(

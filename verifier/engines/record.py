@@ -15,19 +15,22 @@ from verifier.formula import Atom
 from verifier.ops import MaxPool
 
 
-def steps_of(
-    batch: Batch, value: str, columns: Tensor, open_: Tensor, sign: int, found: Optimised
-) -> Iterator[tuple[int, Step]]:
-    """(group position, step) for each group with open neurons among columns (groups, count)."""
+def steps_of(batch: Batch, value: str, columns: Tensor, open_: Tensor, found: Optimised) -> Iterator[tuple[int, Step]]:
+    """(group position, step) for each group with open neurons among columns (groups, count).
+
+    found: bounds from below of the value at columns, then of its negative, so that a step has rows of both signs.
+    """
+    count = columns.shape[1]
     for b, group in enumerate(batch.groups):
-        keep = open_[b, columns[b]]
-        if not bool(keep.any()):
+        keep = open_[b, columns[b]].nonzero()[:, 0]
+        if not len(keep):
             continue
-        rows = keep.nonzero()[:, 0]
+        rows = torch.cat([keep, keep + count])
         multipliers = _multipliers(group.common, group.relations, found.choices, b, rows)
         relaxation = _relaxation(batch, found.choices, b, b, rows, multipliers)
         indices = columns[b][keep].numpy().astype(np.int64)
-        yield b, Step(value, indices, np.full(len(indices), sign, dtype=np.int64), relaxation)
+        signs = np.repeat(np.array([1, -1], dtype=np.int64), len(indices))
+        yield b, Step(value, np.concatenate([indices, indices]), signs, relaxation)
 
 
 def close_of(batch: Batch, goals: Goals, row: int) -> Close:
