@@ -52,7 +52,7 @@ class Case:
     position: int
     query: Query
     groups: list[Group]
-    proofs: dict[int, ProofNode] = field(default_factory=dict)
+    proofs: dict[int, tuple[ProofGroup, ...]] = field(default_factory=dict)
     bounds: dict[int, float] = field(default_factory=dict)
     undecided: int | None = None
     seconds: float = 0.0
@@ -164,7 +164,8 @@ class Strategy:
             rows, warm = [rows[r] for r in kept], select(goals.choices, torch.tensor(kept, dtype=torch.long))
         for k, piece in enumerate(pieces):
             if bool(batch.empty[k]) or len(found[k]) == len(batch.groups[k].disjuncts):
-                piece.case.proofs[piece.number] = ProofNode(batch.steps[k], tuple(found[k].values()))
+                root = ProofNode(batch.steps[k], tuple(found[k].values()))
+                piece.case.proofs[piece.number] = (ProofGroup(batch.groups[k].disjuncts, root),)
         return {k: list(closed.values()) for k, closed in found.items()}
 
     def _attack(self, cases: list[Case]) -> dict[Case, Verdict]:
@@ -217,8 +218,9 @@ class Strategy:
         case.splits += sum(search.splits.values())
         if hits:
             return {case: Refuted(hits[0])}
-        for k, root in search.proofs.items():
-            case.proofs[pieces[k].number] = root
+        whole = {k: (ProofGroup(batch.groups[k].disjuncts, root),) for k, root in search.proofs.items()}
+        for k, parts in {**whole, **search.parts}.items():
+            case.proofs[pieces[k].number] = parts
             case.bounds.pop(pieces[k].number, None)  # the root's bound says nothing of a proof by cases
         for k, bound in search.open_bounds.items():
             known = case.bounds.get(pieces[k].number, bound)
@@ -267,7 +269,7 @@ def _certified(cases: Sequence[Case]) -> dict[Case, Verdict]:
     for case in cases:
         if len(case.proofs) < len(case.groups):
             continue
-        parts = tuple(ProofGroup(case.groups[n].disjuncts, root) for n, root in sorted(case.proofs.items()))
+        parts = tuple(part for _, found in sorted(case.proofs.items()) for part in found)
         certificate = Certificate(case.query.network.sha256, case.query.sha256, parts)
         result = check(case.query, certificate)
         if result.accepted:

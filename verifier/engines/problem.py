@@ -1,12 +1,13 @@
 """A query as the bound engines see it: groups of disjuncts over common atoms, and the tensors of a batch of groups."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.certificate import Group as ProofGroup
 from verifier.certificate import ProofNode, Step
 from verifier.domains.linear import Atoms, Choices, Interval, Rows
 from verifier.formula import Atom
@@ -157,10 +158,12 @@ class Searched:
     """What a search by cases found for each group of a batch, by position.
 
     proofs: complete trees; open_bounds: the smallest bound left open, for the groups without a proof; refuted: groups for
-    which a tried point was a counterexample; splits: how many each group took.
+    which a tried point was a counterexample; splits: how many each group took; parts: for searches that refute the disjuncts of
+    a group apart, a complete set of proofs in place of the one tree.
     """
 
     proofs: Mapping[int, ProofNode]
     open_bounds: Mapping[int, float]
     refuted: frozenset[int]
     splits: Mapping[int, int]
+    parts: Mapping[int, tuple[ProofGroup, ...]] = field(default_factory=dict)

@@ -1,62 +1,59 @@
-"""Branch and bound on the phases of activations (METHODS 8), many subproblems at a time.
+"""Branch and bound on the phases of activations (METHODS 8): many subproblems at a time, each with slopes and multipliers.
 
-A leaf is a subproblem: the bounds of its group cut by the splits above it. Splitting an unstable neuron at zero makes its
-activation linear on both sides; where nothing is left to split the leaf is a linear program, whose dual gives the multipliers
-of a proof and whose optimum gives a point to try.
+Every open disjunct has a tree of its own. Splitting an unstable neuron at zero makes its activation linear on both sides. The
+neuron is chosen by bounding the children of a few candidates (filtered smart branching, De Palma et al. 2021), which the
+coefficients of the last pass propose. Where nothing is left to split the subproblem is a linear program, whose dual gives the
+multipliers of a proof and whose optimum gives a point to try.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificate import Close, ProofNode, Split
-from verifier.domains.linear import (
-    Choices,
-    Interval,
-    chord,
-    join,
-    lower_bounds,
-    select,
-)
-from verifier.domains.relaxations import activation_nodes
-from verifier.engines.bound import Clock, bound_goals, closes, push
+from verifier.certificate import Close, ProofNode, Split, Step
+from verifier.certificate import Group as ProofGroup
+from verifier.engines.bound import Clock, bound_goals, tighten
 from verifier.engines.leaf import linear_program
-from verifier.engines.problem import Batch, Goal, GoalRow, Goals, Searched, TryPoints, gather, goal_rows
+from verifier.engines.problem import Batch, GoalRow, Goals, Group, Searched, TryPoints, gather, relation_atoms
+from verifier.engines.record import close_of as close_of_row
+from verifier.engines.subproblems import (
+    Subproblems,
+    children,
+    climb,
+    close_of,
+    evaluate,
+    joined,
+    pushed,
+    roots_of,
+    start,
+    stored,
+    with_branches,
+)
+from verifier.formula import Atom
 
-LEAVES_AT_ONCE = 64
-STEPS_PER_LEAF = 20
-MAX_SPLITS = 100_000
-LAST_RESORT = 1e-12
-
-Bounds = Mapping[str, Interval]
+ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
+MOST_AT_ONCE = 256
+CANDIDATES = 4
+STEPS = 12
+ROOT_STEPS = 60
+NEURON_STEPS = 20
+QUICK_SPLITS = 32  # of a tree before its root is bounded better
+ROUNDS = 3
+MAX_SPLITS = 1_000_000
+NOTHING = -1
 
 
 @dataclass(eq=False)
-class _Tree:
-    """A proof node under construction."""
+class _Node:
+    """A proof node under construction; low and high number its children."""
 
-    closed: list[Close] = field(default_factory=list)
-    split: tuple[str, int] | None = None
-    low: "_Tree | None" = None
-    high: "_Tree | None" = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Leaf:
-    """An open subproblem of a group: the disjuncts still to refute and the bounds, (1, size) each, that its splits give.
-
-    warm: the parent's choices, (1, 1, ...), by goal; bound: the parent's bound.
-    """
-
-    group: int
-    disjuncts: frozenset[int]
-    bounds: Bounds
-    tree: _Tree
-    warm: Mapping[Goal, Choices] = field(default_factory=dict)
-    bound: float = -np.inf
+    closed: Close | None = None
+    split: tuple[str, int, float] | None = None
+    low: int = NOTHING
+    high: int = NOTHING
 
 
 def branch_and_bound(
@@ -68,208 +65,281 @@ def branch_and_bound(
     out_of_time: Clock,
     try_points: TryPoints,
 ) -> Searched:
-    """Refute the open disjuncts of some groups of a batch, depth first.
+    """Refute the open disjuncts of some groups of a batch, each by a tree of its own.
 
     closed: what the root has refuted already, by group. try_points(group, points) is shown the inputs (points, size) at which
     open bounds are attained and says whether one of them is a counterexample, which ends that group.
     """
-    trees = {g: _Tree(list(closed.get(g, ()))) for g in open_disjuncts}
-    stack = [_Leaf(g, d, gather(batch.bounds, torch.tensor([g])), trees[g]) for g, d in open_disjuncts.items()]
-    splits = dict.fromkeys(open_disjuncts, 0)
-    lost: dict[int, float] = {}
-    refuted: set[int] = set()
-    while stack and not out_of_time():
-        leaves, stack = stack[-LEAVES_AT_ONCE:], stack[:-LEAVES_AT_ONCE]
-        for leaf, branch, points in _bound_leaves(batch, leaves, target, out_of_time):
-            if leaf.group in refuted or leaf.group in lost:
-                continue
-            if try_points(leaf.group, points):
-                refuted.add(leaf.group)
-            elif branch is None or splits[leaf.group] >= MAX_SPLITS:
-                lost[leaf.group] = leaf.bound
-            else:
-                splits[leaf.group] += 1
-                stack.extend(_children(batch, leaf, *branch))
-        stack = [leaf for leaf in stack if leaf.group not in refuted and leaf.group not in lost]
-    for leaf in stack:
-        lost[leaf.group] = min(leaf.bound, lost.get(leaf.group, np.inf))
-    done = [g for g in trees if g not in lost and g not in refuted]
-    proofs = {g: _finished(trees[g], batch, g) for g in done}
-    return Searched(proofs, lost, frozenset(refuted), splits)
+    jobs = [(g, d) for g, disjuncts in open_disjuncts.items() for d in sorted(disjuncts)]
+    apart = _apart(batch, jobs)
+    search = _Search(apart, [g for g, _ in jobs], target, out_of_time, try_points)
+    search.run(QUICK_SPLITS)
+    for _ in range(ROUNDS):
+        if out_of_time() or not search.open_trees():
+            break
+        search.deepen()
+        search.run(QUICK_SPLITS)
+    search.run(MAX_SPLITS)
+    return search.searched(batch, jobs, closed)
 
 
-def _bound_leaves(
-    batch: Batch, leaves: Sequence[_Leaf], target: float, out_of_time: Clock
-) -> list[tuple[_Leaf, tuple[str, int] | None, Tensor]]:
-    """Close what can be closed. Returns each leaf that stays open, where to split it (None if nowhere), points to try."""
-    stacked = _stack(batch, leaves)
-    rows = [
-        GoalRow(k, goal)
-        for k, leaf in enumerate(leaves)
-        for goal in batch.groups[leaf.group].goals
-        if goal.disjunct in leaf.disjuncts
-    ]
-    warm = _warm(leaves, rows)
-    goals = bound_goals(stacked, rows, steps=STEPS_PER_LEAF, target=target, warm=warm, out_of_time=out_of_time)
-    for (k, disjunct), close in closes(stacked, goals, target).items():
-        leaves[k].tree.closed.append(close)
-        leaves[k] = replace(leaves[k], disjuncts=leaves[k].disjuncts - {disjunct})  # type: ignore[index]
-    return _open_leaves(stacked, leaves, goals, target)
+def _apart(batch: Batch, jobs: Sequence[tuple[int, int]]) -> Batch:
+    """One entry for each job (group, disjunct): the group of that disjunct alone, all of whose atoms are its premise."""
+    positions = torch.tensor([g for g, _ in jobs])
+    groups, steps = [], []
+    for g, d in jobs:
+        old = batch.groups[g]
+        atoms = old.query.disjuncts[d]
+        groups.append(Group(old.query, (d,), atoms, tuple(goal for goal in old.goals if goal.disjunct == d)))
+        steps.append(tuple(_over(step, old.common, atoms) for step in batch.steps[g]))
+    named = {t.value for group in groups for a in group.common if len(a.terms) == 1 for t in a.terms} - {batch.network.input}
+    multiplied = tuple(v for v in batch.network.shapes if v in named or v in batch.multiplied)
+    relations = relation_atoms(batch.network, groups)
+    bounds = gather(batch.bounds, positions)
+    return Batch(batch.network, tuple(groups), bounds, batch.empty[positions], relations, multiplied, tuple(steps))
 
 
-def _open_leaves(
-    stacked: Batch, leaves: Sequence[_Leaf], goals: Goals, target: float
-) -> list[tuple[_Leaf, tuple[str, int] | None, Tensor]]:
-    results = []
-    seen, corners = _coefficients(stacked, goals)
-    scores = _scores(stacked, goals, seen)
-    for k, leaf in enumerate(leaves):
-        own = [r for r, row in enumerate(goals.rows) if row.position == k and row.goal.disjunct in leaf.disjuncts]
-        if not own:
-            continue
-        bounds = _disjunct_bounds(goals, own)
-        worst = min(own, key=lambda r: float(goals.bounds[r]))
-        warm = {goals.rows[r].goal: select(goals.choices, torch.tensor([r])) for r in own}
-        leaf = replace(leaf, warm=warm, bound=min(bounds.values()))
-        branch = _best_branch(scores, worst)
-        points = corners[own]
-        if branch is None:
-            leaf, points = _finish_linear(stacked, leaf, k, goals, own, target)
-        if leaf.disjuncts:
-            results.append((leaf, branch, points))
-    return results
+def _over(step: Step, old: Sequence[Atom], new: Sequence[Atom]) -> Step:
+    """A step whose multipliers speak of other common atoms, a superset of the old ones."""
+    given = step.relaxation.atoms
+    if not given.size or tuple(old) == tuple(new):
+        return step
+    atoms = np.zeros((len(given), len(new)))
+    atoms[:, [list(new).index(a) for a in old]] = given
+    return replace(step, relaxation=replace(step.relaxation, atoms=atoms))
 
 
-def _finish_linear(
-    stacked: Batch, leaf: _Leaf, k: int, goals: Goals, own: Sequence[int], target: float
-) -> tuple[_Leaf, Tensor]:
-    """Nothing to split: each goal is a linear program."""
-    points = []
-    for r in own:
-        solved = linear_program(stacked, k, goals.rows[r].goal)
-        if solved is None:
-            continue
-        points.append(solved.point)
-        one = Goals((GoalRow(k, solved.goal),), solved.bound, solved.choices)
-        for (_, disjunct), close in closes(stacked, one, target).items():
-            if disjunct in leaf.disjuncts:
-                leaf.tree.closed.append(close)
-                leaf = replace(leaf, disjuncts=leaf.disjuncts - {disjunct})
-    size = stacked.network.size(stacked.network.input)
-    return leaf, torch.stack(points) if points else torch.zeros(0, size, dtype=torch.float64)
+class _Search:
+    """The open subproblems of all trees, and the trees so far; owners: the group that each tree belongs to."""
+
+    def __init__(self, batch: Batch, owners: Sequence[int], target: float, out_of_time: Clock, try_points: TryPoints) -> None:
+        self.owners, self.target, self.out_of_time, self.try_points = owners, target, out_of_time, try_points
+        self.splits = [0] * len(owners)
+        self.lost: dict[int, float] = {}
+        self.refuted: set[int] = set()
+        self.stack: list[Subproblems] = []
+        self.nodes = [_Node() for _ in owners]
+        widest = max(batch.network.size(v) for v in batch.network.shapes)
+        self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // widest))
+        self._plant(batch, list(range(len(owners))))
+
+    def _plant(self, batch: Batch, trees: Sequence[int]) -> None:
+        """Begin some trees anew from the bounds of a batch, which has an entry for every tree."""
+        rows = [GoalRow(k, goal) for k, group in enumerate(batch.groups) for goal in group.goals]
+        goals = bound_goals(batch, rows, steps=ROOT_STEPS, target=self.target, out_of_time=self.out_of_time)
+        best: dict[int, int] = {}
+        for r, row in enumerate(rows):
+            if row.position not in best or goals.bounds[r] > goals.bounds[best[row.position]]:
+                best[row.position] = r
+        chosen = [best[k] for k in range(len(batch.groups))]
+        # the other atoms of a disjunct are relations of its premise, so they are not lost
+        groups = tuple(replace(g, goals=(rows[chosen[k]].goal,)) for k, g in enumerate(batch.groups))
+        self.batch = replace(batch, groups=groups)
+        self.exact = roots_of(self.batch)
+        self.roots = self.exact.to(torch.float32)
+        first = start(self.batch, self.roots, goals, chosen)
+        first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
+        for tree in trees:
+            self.nodes[tree], self.splits[tree] = _Node(), 0
+        self._settle(first.take(torch.tensor(trees, dtype=torch.long)))
+
+    def open_trees(self) -> list[int]:
+        """The trees with open subproblems that are not given up."""
+        left = {tree for subs in self.stack for tree in subs.tree.tolist()}
+        return sorted(t for t in left if t not in self.lost and self.owners[t] not in self.refuted)
+
+    def deepen(self) -> None:
+        """Bound the neurons of the open trees' roots again, each under the goal's negation, and begin these trees anew."""
+        trees = self.open_trees()
+        entries = torch.tensor(trees)
+        tight = tighten(_entries(self.batch, trees), steps=NEURON_STEPS, out_of_time=self.out_of_time)
+        bounds = {
+            v: (low.index_copy(0, entries, tight.bounds[v][0]), high.index_copy(0, entries, tight.bounds[v][1]))
+            for v, (low, high) in self.batch.bounds.items()
+        }
+        steps = list(self.batch.steps)
+        for tree, own in zip(trees, tight.steps, strict=True):
+            steps[tree] = own
+        empty = self.batch.empty.index_copy(0, entries, tight.empty)
+        self.stack = []
+        self._plant(replace(self.batch, bounds=bounds, empty=empty, steps=tuple(steps)), trees)
+
+    def run(self, most_splits: int) -> None:
+        """Search until nothing is open, time is up, or every open tree has taken that many splits."""
+        while self.stack and not self.out_of_time() and any(self.splits[t] < most_splits for t in self.open_trees()):
+            self._expand(self._pop())
+
+    def _give_up(self) -> None:
+        for subs in self.stack:
+            for tree, bound in zip(subs.tree.tolist(), subs.bound.tolist(), strict=True):
+                self.lost[tree] = min(bound, self.lost.get(tree, np.inf))
+
+    def _pop(self) -> Subproblems:
+        """The last subproblems of the stack, up to a batch of them, without those of trees that are given up."""
+        parts: list[Subproblems] = []
+        count = 0
+        while self.stack and count < self.at_once:
+            last = self.stack.pop()
+            room = self.at_once - count
+            if len(last) > room:
+                self.stack.append(last.take(torch.arange(len(last) - room)))
+                last = last.take(torch.arange(len(last) - room, len(last)))
+            parts.append(last)
+            count += len(last)
+        return joined(parts)
+
+    def _alive(self, subs: Subproblems) -> Subproblems:
+        gone = torch.tensor([t in self.lost or self.owners[t] in self.refuted for t in range(len(self.owners))])
+        return subs.take(~gone[subs.tree]) if bool(gone.any()) else subs
+
+    def _expand(self, subs: Subproblems) -> None:
+        """Split each subproblem where the children of some candidates are bounded best, and settle these children."""
+        subs = self._alive(subs)
+        if not len(subs):
+            return
+        count, candidates = subs.branches.shape
+        merits = torch.full((count, candidates), -torch.inf)
+        bounds = torch.empty(2 * count, candidates)
+        for k in range(candidates):
+            if self.out_of_time():
+                self.stack.append(subs)
+                return
+            pair = children(self.roots, subs, torch.full((count,), k))
+            bounds[:, k] = torch.maximum(evaluate(self.roots, pair), pair.bound)
+            merit = _merit(bounds[:count, k], bounds[count:, k], subs.bound, self.target)
+            merits[:, k] = torch.where(subs.branches[:, k] < 0, -torch.inf, merit)
+        best = merits.argmax(1)
+        pair = replace(children(self.roots, subs, best), bound=bounds.gather(1, torch.cat([best, best])[:, None])[:, 0])
+        self._settle(pushed(self.roots, self._numbered(subs, best, pair)))
+
+    def _numbered(self, subs: Subproblems, best: Tensor, pair: Subproblems) -> Subproblems:
+        """The children with proof nodes of their own."""
+        places, ats = (t.gather(1, best[:, None])[:, 0].tolist() for t in (subs.branches, subs.at))
+        numbers = torch.arange(len(self.nodes), len(self.nodes) + 2 * len(subs))
+        for k, (tree, node) in enumerate(zip(subs.tree.tolist(), subs.node.tolist(), strict=True)):
+            parent = self.nodes[node]
+            parent.split = (*self.roots.watched.place(places[k]), ats[k])
+            parent.low, parent.high = len(self.nodes) + k, len(self.nodes) + len(subs) + k
+            self.splits[tree] += 1
+        self.nodes += [_Node() for _ in range(len(pair))]
+        return replace(pair, node=numbers)
+
+    def _settle(self, subs: Subproblems) -> None:
+        """Close what can be closed, climb with the rest, and put on the stack what stays open."""
+        subs = self._closed(subs)
+        if len(subs):
+            subs = climb(self.roots, subs, steps=STEPS, target=self.target, out_of_time=self.out_of_time)
+            subs = self._closed(subs)
+        if len(subs):
+            self._keep(subs)
+
+    def _closed(self, subs: Subproblems) -> Subproblems:
+        """What stays open: a bound above the target is confirmed in float64, with slopes and multipliers as stored."""
+        passed = subs.bound > torch.where(self.exact.strict[subs.tree], -self.target, self.target)
+        if not bool(passed.any()):
+            return subs
+        candidates = stored(subs.take(passed))
+        result = evaluate(self.exact, candidates.to(torch.float64))
+        # a strict atom is refuted by zero itself
+        confirmed = (result > self.target) | (self.exact.strict[candidates.tree] & (result >= 0)) | candidates.bound.isinf()
+        for k in (confirmed & ~candidates.bound.isinf()).nonzero()[:, 0].tolist():
+            self.nodes[int(candidates.node[k])].closed = close_of(self.exact, self.batch.groups, candidates, k)
+        bound = subs.bound.clone()
+        bound[passed] = result.to(bound.dtype)
+        left = ~passed
+        left[passed] = ~confirmed
+        return replace(subs, bound=bound).take(left)
+
+    def _keep(self, subs: Subproblems) -> None:
+        subs, points = with_branches(self.roots, subs, CANDIDATES)
+        for owner in sorted({self.owners[t] for t in subs.tree.tolist()}):
+            own = torch.tensor([self.owners[t] == owner for t in subs.tree.tolist()])
+            if owner not in self.refuted and self.try_points(owner, points[own].double()):
+                self.refuted.add(owner)
+        stuck = subs.branches[:, 0] < 0
+        for k in stuck.nonzero()[:, 0].tolist():
+            self._finish_linear(subs.take(torch.tensor([k])))
+        subs = self._alive(subs.take(~stuck))
+        if len(subs):
+            self.stack.append(subs.take(subs.bound.argsort()))
+
+    def _finish_linear(self, sub: Subproblems) -> None:
+        tree = int(sub.tree)
+        owner = self.owners[tree]
+        if owner in self.refuted or tree in self.lost:
+            return
+        solved = linear_program(self._alone(sub), 0, self.batch.groups[tree].goals[0])
+        if solved is not None and float(solved.bound) > self.target:
+            goals = Goals((GoalRow(tree, solved.goal),), solved.bound, solved.choices)
+            self.nodes[int(sub.node)].closed = close_of_row(self.batch, goals, 0)
+        elif solved is not None and self.try_points(owner, solved.point[None]):
+            self.refuted.add(owner)
+        else:
+            self.lost[tree] = float(sub.bound)
+
+    def _alone(self, sub: Subproblems) -> Batch:
+        """One subproblem as a batch."""
+        tree = sub.tree
+        lows, highs = (self.exact.watched.parts(side.double()) for side in (sub.low, sub.high))
+        low, high = self.exact.box
+        bounds = {self.batch.network.input: (low[tree], high[tree]), **{v: (lows[v], highs[v]) for v in lows}}
+        atoms = None if self.batch.atoms is None else self.batch.atoms.select(tree)
+        names = self.exact.watched.names
+        return replace(self.batch, groups=(self.batch.groups[int(tree)],), bounds=bounds, atoms=atoms, multiplied=names)
+
+    def searched(self, batch: Batch, jobs: Sequence[tuple[int, int]], closed: Mapping[int, Sequence[Close]]) -> Searched:
+        """What was found, by group."""
+        self._give_up()
+        groups = dict.fromkeys(g for g, _ in jobs)
+        lost = {
+            g: min(bound for t, bound in self.lost.items() if jobs[t][0] == g)
+            for g in groups
+            if any(jobs[t][0] == g for t in self.lost)
+        }
+        parts = {
+            g: tuple(self._proofs(batch, g, jobs, closed.get(g, ()))) for g in groups if g not in lost and g not in self.refuted
+        }
+        splits = {g: sum(n for n, (owner, _) in zip(self.splits, jobs, strict=True) if owner == g) for g in groups}
+        return Searched({}, lost, frozenset(self.refuted), splits, parts)
+
+    def _proofs(self, batch: Batch, g: int, jobs: Sequence[tuple[int, int]], closed: Sequence[Close]) -> Iterator[ProofGroup]:
+        for tree, (owner, disjunct) in enumerate(jobs):
+            if owner == g:
+                yield ProofGroup((disjunct,), self._finished(tree))
+        rest = tuple(close.disjunct for close in closed)
+        if rest:
+            query = batch.groups[g].query
+            shared = set(query.disjuncts[rest[0]]).intersection(*(query.disjuncts[d] for d in rest))
+            common = tuple(a for a in query.disjuncts[rest[0]] if a in shared)
+            steps = tuple(_over(step, batch.groups[g].common, common) for step in batch.steps[g])
+            yield ProofGroup(rest, ProofNode(steps, tuple(closed)))
+
+    def _finished(self, root: int) -> ProofNode:
+        """A tree as certificate data, built from the leaves up without recursion."""
+        order, todo = [], [root]
+        while todo:
+            number = todo.pop()
+            order.append(number)
+            todo.extend(child for child in (self.nodes[number].low, self.nodes[number].high) if child != NOTHING)
+        built: dict[int, ProofNode] = {}
+        for number in reversed(order):
+            node = self.nodes[number]
+            steps = self.batch.steps[root] if number == root else ()
+            split = None if node.split is None else Split(*node.split, built[node.low], built[node.high])
+            built[number] = ProofNode(steps, () if node.closed is None else (node.closed,), split)
+        return built[root]
 
 
-def _disjunct_bounds(goals: Goals, own: Sequence[int]) -> dict[int, float]:
-    """The best goal of each disjunct."""
-    best: dict[int, float] = {}
-    for r in own:
-        disjunct = goals.rows[r].goal.disjunct
-        best[disjunct] = max(float(goals.bounds[r]), best.get(disjunct, -np.inf))
-    return best
+def _entries(batch: Batch, positions: Sequence[int]) -> Batch:
+    """Some entries of a batch."""
+    rows = torch.tensor(positions)
+    groups, steps = tuple(batch.groups[k] for k in positions), tuple(batch.steps[k] for k in positions)
+    atoms = None if batch.atoms is None else batch.atoms.select(rows)
+    return replace(batch, groups=groups, bounds=gather(batch.bounds, rows), empty=batch.empty[rows], atoms=atoms, steps=steps)
 
 
-def _stack(batch: Batch, leaves: Sequence[_Leaf]) -> Batch:
-    """The leaves as a batch of their own; multipliers are allowed wherever a split cuts."""
-    bounds = {
-        v: (torch.cat([leaf.bounds[v][0] for leaf in leaves]), torch.cat([leaf.bounds[v][1] for leaf in leaves]))
-        for v in batch.bounds
-    }
-    positions = torch.tensor([leaf.group for leaf in leaves])
-    inputs = {node.inputs[0] for node in activation_nodes(batch.network)}
-    multiplied = tuple(v for v in batch.network.shapes if v in inputs or v in batch.multiplied)
-    return Batch(
-        batch.network,
-        tuple(batch.groups[leaf.group] for leaf in leaves),
-        bounds,
-        torch.zeros(len(leaves), dtype=torch.bool),
-        None if batch.atoms is None else batch.atoms.select(positions),
-        multiplied,
-        tuple(() for _ in leaves),
-    )
-
-
-def _warm(leaves: Sequence[_Leaf], rows: Sequence[GoalRow]) -> Choices | None:
-    """The parents' choices for the rows, if all rows have them."""
-    parts = [leaves[row.position].warm.get(row.goal) for row in rows]
-    known = [part for part in parts if part is not None]
-    return join(known) if len(known) == len(rows) else None
-
-
-@torch.no_grad()
-def _coefficients(stacked: Batch, goals: Goals) -> tuple[dict[str, Tensor], Tensor]:
-    """The coefficient that each value received, and the corner of the input box at which each row's bound is attained."""
-    positions = torch.tensor([row.position for row in goals.rows])
-    own = gather(stacked.bounds, positions)
-    seen: dict[str, Tensor] = {}
-    atoms = None if stacked.atoms is None else stacked.atoms.select(positions)
-    rows = goal_rows(stacked.network, [row.goal.atom for row in goals.rows])
-    lower_bounds(stacked.network, own, rows, goals.choices, atoms=atoms, seen=seen)
-    low, high = own[stacked.network.input]
-    slope = seen.get(stacked.network.input, torch.zeros_like(low)[:, None])[:, 0]
-    return seen, torch.where(slope >= 0, low, high)
-
-
-def _scores(stacked: Batch, goals: Goals, seen: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """How much each unstable neuron loosens each row's bound: (activation input, (rows, size)), zero where stable.
-
-    The gap of the relaxation where it is widest, times the coefficient (after BaBSR, Bunel et al. 2020). A neuron that no
-    coefficient reaches may still matter to the premise, so it is split when nothing better is left.
-    """
-    positions = torch.tensor([row.position for row in goals.rows])
-    scores = []
-    for node in activation_nodes(stacked.network):
-        z = node.inputs[0]
-        low, high = (side[positions] for side in stacked.bounds[z])
-        unstable = (low < 0) & (high > 0)
-        score = LAST_RESORT * (high - low)
-        if node.output in seen:
-            _, intercept = chord(node.op, low, high)
-            a, slope = seen[node.output][:, 0], goals.choices.slopes[node.output][:, 0]
-            below = torch.maximum((1 - slope) * high, -slope * low)
-            score = score - a.clamp(max=0) * intercept + a.clamp(min=0) * below
-        scores.append((z, torch.where(unstable, score, 0.0)))
-    return scores
-
-
-def _best_branch(scores: Sequence[tuple[str, Tensor]], row: int) -> tuple[str, int] | None:
-    best, branch = 0.0, None
-    for value, score in scores:
-        top, index = score[row].max(0)
-        if float(top) > best:
-            best, branch = float(top), (value, int(index))
-    return branch
-
-
-def _children(batch: Batch, leaf: _Leaf, value: str, index: int) -> list[_Leaf]:
-    """The leaf with value[index] <= 0 and with >= 0, less what is empty."""
-    leaf.tree.split = (value, index)
-    leaf.tree.low, leaf.tree.high = _Tree(), _Tree()
-    low, high = leaf.bounds[value]
-    sides = {v: (torch.cat([lo, lo]), torch.cat([hi, hi])) for v, (lo, hi) in leaf.bounds.items()}
-    sides[value][1][0, index] = 0.0
-    sides[value][0][1, index] = 0.0
-    assert low[0, index] < 0 < high[0, index], "only unstable neurons are split"
-    bounds, empty = push(batch.network, sides)
-    children = []
-    for side, tree in enumerate((leaf.tree.low, leaf.tree.high)):
-        if not bool(empty[side]):
-            own = {v: (lo[side : side + 1], hi[side : side + 1]) for v, (lo, hi) in bounds.items()}
-            children.append(replace(leaf, bounds=own, tree=tree))
-    return children
-
-
-def _finished(tree: _Tree, batch: Batch, group: int) -> ProofNode:
-    """The tree as certificate data, built from the leaves up without recursion."""
-    order, todo = [], [tree]
-    while todo:
-        node = todo.pop()
-        order.append(node)
-        todo.extend(child for child in (node.low, node.high) if child is not None)
-    built: dict[int, ProofNode] = {}
-    for node in reversed(order):
-        steps = batch.steps[group] if node is tree else ()
-        split = None
-        if node.split is not None:
-            split = Split(*node.split, 0.0, built[id(node.low)], built[id(node.high)])
-        built[id(node)] = ProofNode(steps, tuple(node.closed), split)
-    return built[id(tree)]
+def _merit(low: Tensor, high: Tensor, parent: Tensor, target: float) -> Tensor:
+    """How good a split is, from its children's bounds: the product of what each gains, a closed child gaining the most."""
+    gap = (target - parent).clamp(min=1e-9)
+    gains = [((child - parent) / gap).clamp(1e-3, 1.0) for child in (low, high)]
+    return gains[0] * gains[1]

@@ -1,0 +1,83 @@
+"""Branch and bound on cases: every tree is accepted by the kernel, and no verdict contradicts Z3 or samples."""
+
+from dataclasses import replace
+
+import pytest
+from laws.networks import KINDS
+from laws.queries import random_query
+from torch import Tensor
+
+from verifier.certificate import Certificate, ProofNode
+from verifier.check import check
+from verifier.engines import split
+from verifier.engines.bound import start_batch
+from verifier.engines.points import point_test
+from verifier.engines.problem import Searched, groups
+from verifier.engines.smt import decide_smt
+from verifier.query import Query
+from verifier.verdict import Proved, Refuted
+
+
+def search(query: Query) -> Searched:
+    """Branch and bound from interval bounds alone, so that there is something to split."""
+    batch = start_batch(groups(query))
+    test = point_test(query)
+
+    def try_points(_: int, points: Tensor) -> bool:
+        return test(points) is not None
+
+    left = {k: frozenset(group.disjuncts) for k, group in enumerate(batch.groups)}
+    return split.branch_and_bound(batch, left, {}, target=1e-9, out_of_time=lambda: False, try_points=try_points)
+
+
+def accepted(query: Query, found: Searched) -> bool:
+    parts = tuple(part for k in sorted(found.parts) for part in found.parts[k])
+    return check(query, Certificate(query.network.sha256, query.sha256, parts)).accepted
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_z3_and_its_trees_are_accepted(kind: str, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "ROUNDS", rounds)
+    for seed in range(4):
+        query = random_query(kind, seed=seed)
+        found = search(query)
+        judged = decide_smt(query, timeout_s=10).verdict
+        if found.refuted:
+            assert not isinstance(judged, Proved), (kind, seed)
+        elif not found.open_bounds:
+            assert not isinstance(judged, Refuted), (kind, seed)
+            assert accepted(query, found), (kind, seed)
+
+
+def depth(node: ProofNode) -> int:
+    return 0 if node.split is None else 1 + max(depth(node.split.low), depth(node.split.high))
+
+
+def test_splits_are_taken_and_a_tree_that_lost_a_leaf_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "ROUNDS", 0)
+    taken = 0
+    for seed in range(40):
+        query = random_query("deep", seed=seed, hidden=False)
+        found = search(query)
+        for parts in found.parts.values():
+            for part in parts:
+                if depth(part.root):
+                    taken += 1
+                    cut = replace(part.root, split=replace(part.root.split, low=ProofNode()))
+                    broken = replace(part, root=cut)
+                    assert not check(query, Certificate(query.network.sha256, query.sha256, (broken,))).accepted
+    assert taken > 0
+
+
+def test_time_that_is_up_takes_no_split_and_accounts_for_every_group() -> None:
+    opened = 0
+    for seed in range(6):
+        query = random_query("deep", seed=seed)
+        batch = start_batch(groups(query))
+        left = {k: frozenset(group.disjuncts) for k, group in enumerate(batch.groups)}
+        found = split.branch_and_bound(batch, left, {}, target=1e-9, out_of_time=lambda: True, try_points=lambda g, p: False)
+        assert set(found.open_bounds) | set(found.parts) == set(left)
+        assert not any(found.splits.values())
+        opened += len(found.open_bounds)
+    assert opened > 0
