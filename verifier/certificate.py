@@ -1,4 +1,4 @@
-"""The evidence of a bound proof: data only. `verifier.check` replays it exactly.
+"""The evidence of a bound proof: data only. `verifier.check` replays it, with every rounding error charged.
 
 A `Certificate` shows that every disjunct of a query is infeasible over its region. Disjuncts are grouped; each group has one
 proof tree over the *common* atoms of its disjuncts (those that all of them hold, in the order of the first).
@@ -9,7 +9,8 @@ Replaying a tree keeps proven bounds lower[v] <= v <= upper[v] for every value v
   gives z >= t; relu(z) <= t gives z <= t);
 - `rebound` at a node, before its steps, proves bounds again for every value that a nonlinear node reads, in network order: for
   each entry that leaves the node's function undecided (Relu, LeakyRelu: bounds on both sides of 0; others: not a point) one
-  backward pass for each sign, with the slopes that an empty `slopes` stands for and no multipliers, then a push;
+  backward pass for each sign, with the slopes that an empty `slopes` stands for and no multipliers, then a push (a value that
+  is one affine map of the input is left out, since interval arithmetic bounds it as well);
 - a `Step` proves bounds for some rows of a value by one backward pass and intersects them in;
 - a `Split` adds value[index] <= at to its low child and value[index] >= at to its high child;
 - after each of these the bounds are pushed through the whole graph again, intersecting. All bounds are rounded outward.
@@ -20,23 +21,25 @@ A backward pass starts from linear forms over values (rows), walks the graph aga
 these free choices, the `Relaxation`; whatever they are, the result is a true lower bound on each row:
 - slopes[a], for an activation node a with input z: shape (1 or rows, size), each in [0, 1] for Relu and [slope, 1] for
   LeakyRelu; where the coefficient of a is positive the node is replaced by slope * z (below it), where negative by the chord
-  through its bounds (above it). For a MaxPool node: integers, the flat index into its input of the window entry that stands for
-  the maximum from below, unless there is one that no other can pass. A node that `slopes` leaves out takes slope 1 where
-  upper > -lower and the least slope elsewhere; a MaxPool the entry with the greatest lower bound.
-  For a curve (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Power): any finite slopes; slopes[a] of the line below, upper_slopes[a]
-  of the line above it; the intercept is found on replay, so that the line stays below (above) the curve on its bounds. Where
-  left out, both take the slope of the chord, or of the tangent in the middle where that line is closer. For a Product of p and q: each in
-  [0, 1], the weight of the plane lower[q] * p + lower[p] * q - lower[p] * lower[q] against the plane of the two upper bounds,
-  below it; in upper_slopes, of upper[q] * p + lower[p] * q - lower[p] * upper[q] against lower[q] * p + upper[p] * q -
-  upper[p] * lower[q], above it; left out, the weight is 1/2. Sign and Floor take no slopes: bounds of their result.
+  through its bounds (above it). Where z has one sign within its bounds the node is the line that it is there, whatever the
+  slope. For a MaxPool node: integers, the flat index into its input of the window entry that stands for the maximum from below,
+  unless there is one that no other can pass. A node that `slopes` leaves out takes slope 1 where upper > -lower and the least
+  slope elsewhere; a MaxPool the entry with the greatest lower bound. For a curve (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal,
+  Power): any finite slopes; slopes[a] of the line below, upper_slopes[a] of the line above it; the intercept is found on
+  replay, so that the line stays below (above) the curve on its bounds. Where left out, both take the slope of the chord, or of
+  the tangent in the middle where that line is closer. For a Product of p and q: each in [0, 1], the weight of the plane
+  lower[q] * p + lower[p] * q - lower[p] * lower[q] against the plane of the two upper bounds, below it; in upper_slopes, of
+  upper[q] * p + lower[p] * q - lower[p] * upper[q] against lower[q] * p + upper[p] * q - upper[p] * lower[q], above it; left
+  out, the weight is 1/2. Sign and Floor take no slopes: bounds of their result.
 - lower[v], upper[v] >= 0, shape (rows, size): multipliers on lower[v] - v <= 0 and v - upper[v] <= 0, the proven bounds.
 - atoms >= 0, shape (rows, count): multipliers on the atoms at hand, all of them, in order: the common atoms in a `Step`, the
   atoms of the disjunct in a `Close`. An array without entries stands for zeros.
-Slopes and multipliers may be rounded on replay, slopes to 30 bits and multipliers and coefficients to 44 bits below the largest
-of their row and value; what rounding coefficients changes is charged to the bound, about 1e-13 of it for each value passed.
-A `Step` row (index i, sign +1) bounds v[i] from below, (i, -1) bounds -v[i] from below. A `Close` has one row that starts from
-nothing but its multipliers: the sum of multiplier * atom is positive everywhere, or zero with a strict atom in it, so the atoms
-cannot all hold.
+Passes run in float64; what rounding may have changed is charged to the bound, about 1e-13 of the magnitudes that a form meets
+at each value passed. A close whose bound is not positive then is decided in exact arithmetic where the network has only linear
+operators, Relu, LeakyRelu and MaxPool (there slopes may be rounded to 30 bits, multipliers and coefficients to 44 bits below
+the largest of their row and value); with other operators it needs a margin above the charges. A `Step` row (index i, sign +1)
+bounds v[i] from below, (i, -1) bounds -v[i] from below. A `Close` has one row that starts from nothing but its multipliers: the
+sum of multiplier * atom is positive everywhere, or zero with a strict atom in it, so the atoms cannot all hold.
 """
 
 from collections.abc import Mapping
