@@ -30,7 +30,7 @@ from verifier.network import Network, Node
 from verifier.ops import ACTIVATION_OPS, STEP_OPS, MaxPool
 
 SLOPE_RATE = 0.1
-MULTIPLIER_RATE = 0.1  # in units of the coefficients that reach a value
+MULTIPLIER_RATE = 1.5  # in units of the coefficients that reach a value
 DECAY = 0.97
 
 
