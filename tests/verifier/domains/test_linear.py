@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from laws.networks import KINDS, chain, random_box, random_network, sample_box
+from laws.networks import ALL_KINDS, chain, random_box, random_network, sample_box
 
 from verifier.domains.interval import interval_bounds
 from verifier.domains.linear import (
@@ -52,7 +52,7 @@ def random_choices(network: Network, rng: np.random.Generator, batch: int, spec:
     return Choices(slopes, lower, upper, upper_slopes=above)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", range(6))
 def test_any_choices_bound_every_sample(kind: str, seed: int) -> None:
     network, rng = random_network(kind, seed=seed), np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def test_a_network_worked_out_by_hand() -> None:
     assert lower_bounds(network, cut, rows, choices).item() == pytest.approx(1.0 - 2.0 + 0.5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", range(2))
 def test_rows_at_single_entries_are_those_of_a_matrix_of_zeros_and_ones(kind: str, seed: int) -> None:
     network, rng = random_network(kind, seed=seed), np.random.default_rng(seed)

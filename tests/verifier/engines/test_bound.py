@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from laws.networks import KINDS, random_box, random_network, sample_box
+from laws.networks import ALL_KINDS, random_box, random_network, sample_box
 
 from verifier.domains.relaxations import has_slopes, has_upper_slopes, relaxed_nodes, values_read
 from verifier.engines.bound import bound_goals, start_batch, tighten
@@ -24,7 +24,7 @@ def batch_of(network: Network, seed: int) -> tuple[Batch, np.ndarray]:
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_tightened_bounds_hold_at_samples_and_never_widen(kind: str, steps: int) -> None:
     network = random_network(kind, seed=2)
     before, points = batch_of(network, seed=2)

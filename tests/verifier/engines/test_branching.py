@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from laws.networks import KINDS, chain, random_box, random_network
+from laws.networks import ALL_KINDS, chain, random_box, random_network
 
 from verifier.domains.interval import interval_bounds
 from verifier.domains.linear import Rows, lower_bounds
@@ -31,7 +31,7 @@ def scores_of(network: Network, bounds: Bounds, form: np.ndarray) -> dict[str, t
     return split_scores(network, bounds, seen, choices)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_positive_exactly_where_a_relaxation_is_not_exact(kind: str, seed: int) -> None:
     network = random_network(kind, seed=seed)
