@@ -76,8 +76,14 @@ class Layers:
         return Layers(tuple(blocks), self.forms)
 
 
-def layers_of(network: Network, named: Collection[str]) -> Layers | None:
-    """The network as blocks, with forms of the named values; None where it has other operators than affine ones and ReLUs."""
+def has_layers(network: Network) -> bool:
+    """Whether the network has no other operators than affine ones, Relu and LeakyRelu."""
+    return all(isinstance(node.op, (Relu, LeakyRelu, *LINEAR_OPS)) for node in network.nodes)
+
+
+def layers_of(network: Network, named: Collection[str]) -> Layers:
+    """The network as blocks, with forms of the named values."""
+    assert has_layers(network), "only affine operators and ReLUs make layers"
     size = network.size(network.input)
     forms = {network.input: Form({INPUT: torch.eye(size, dtype=torch.float64)}, torch.zeros(size, dtype=torch.float64))}
     blocks: list[Block] = []
@@ -89,10 +95,8 @@ def layers_of(network: Network, named: Collection[str]) -> Layers | None:
             size = network.size(node.output)
             unit = torch.eye(size, dtype=torch.float64)
             forms[node.output] = Form({len(blocks) - 1: unit}, torch.zeros(size, dtype=torch.float64))
-        elif isinstance(node.op, LINEAR_OPS):
-            forms[node.output] = _composed(network, node, [forms[name] for name in node.inputs])
         else:
-            return None
+            forms[node.output] = _composed(network, node, [forms[name] for name in node.inputs])
     return Layers(tuple(blocks), {name: forms[name] for name in named})
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from verifier.certificate import Close, ProofNode, Relaxation
 from verifier.engines.bound import Clock
-from verifier.engines.box_bounds import Affine, Boxes, Form, Interval, Layers, layers_of, slack_by_input
+from verifier.engines.box_bounds import Affine, Boxes, Form, Interval, Layers, has_layers, layers_of, slack_by_input
 from verifier.engines.box_goals import Refutation, refute
 from verifier.engines.box_slopes import Climbed, climb_slopes
 from verifier.engines.box_tree import ROOT, Tree
 from verifier.engines.problem import Batch, Goal, Group, Searched, TryPoints
+from verifier.network import Network
 
 MAX_INPUTS = 30
 BOXES_AT_ONCE = 64
@@ -54,6 +55,11 @@ def _joined(parts: Sequence[_Open]) -> _Open:
     return _Open(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(_Open)))
 
 
+def can_split_inputs(network: Network) -> bool:
+    """Whether `split_inputs` is made for the network: piecewise linear, of few inputs."""
+    return network.size(network.input) <= MAX_INPUTS and has_layers(network)
+
+
 @torch.no_grad()
 def split_inputs(
     batch: Batch,
@@ -67,8 +73,8 @@ def split_inputs(
     """Refute the open disjuncts of some groups of a batch by splitting the input box.
 
     closed: what the root has refuted already, by group. try_points(group, points) is shown inputs (points, size) and says
-    whether one of them is a counterexample, which ends that group and those after it of the same query. Gives up at once
-    where the network is not piecewise linear.
+    whether one of them is a counterexample, which ends that group and those after it of the same query. The network must be
+    one that `can_split_inputs` accepts.
     """
     proofs: dict[int, ProofNode] = {}
     lost: dict[int, float] = {}
@@ -106,7 +112,6 @@ class _Search:
         self.alone: dict[int, Close] = {}
         named = {term.value for goal in self.goals for term in goal.atom.terms}
         layers = layers_of(batch.network, named)
-        assert layers is not None, "only piecewise linear networks are split into boxes"
         self.models = {dtype: _Model(layers, batch, position, self.goals, dtype) for dtype in (torch.float32, torch.float64)}
         low, high = (side[position : position + 1] for side in batch.bounds[batch.network.input])
         everything = torch.ones(1, len(self.disjuncts), dtype=torch.bool)
@@ -237,8 +242,8 @@ class _Search:
 def _goals(group: Group, disjuncts: frozenset[int]) -> list[Goal]:
     """The atoms that may refute each open disjunct: its own goals, and relations that are premises of the whole group."""
     own = [goal for goal in group.goals if goal.disjunct in disjuncts]
-    shared = [Goal(d, atom) for d in sorted(disjuncts) for atom in group.relations]
-    return list(dict.fromkeys([*own, *shared]))
+    atoms = {(goal.disjunct, goal.atom) for goal in own}
+    return own + [Goal(d, a) for d in sorted(disjuncts) for a in group.relations if (d, a) not in atoms]
 
 
 @dataclass(frozen=True, eq=False)
