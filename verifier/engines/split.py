@@ -41,7 +41,8 @@ STEPS = 12
 ROOT_STEPS = 60
 NEURON_STEPS = 20
 QUICK_SPLITS = 32  # of a tree before its root is bounded better
-ROUNDS = 3
+ROUNDS = 12
+GAIN = 0.02  # of an open tree's root bound, for which another round pays
 MAX_SPLITS = 1_000_000
 NOTHING = -1
 
@@ -77,8 +78,10 @@ def branch_and_bound(
     for _ in range(ROUNDS):
         if out_of_time() or not search.open_trees():
             break
-        search.deepen()
+        gained = search.deepen()
         search.run(QUICK_SPLITS)
+        if not gained:
+            break
     search.run(MAX_SPLITS)
     return search.searched(batch, jobs, closed)
 
@@ -139,6 +142,7 @@ class _Search:
         self.roots = self.exact.to(torch.float32)
         first = start(self.batch, self.roots, goals, chosen)
         first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
+        self.root_bounds = first.bound
         for tree in trees:
             self.nodes[tree], self.splits[tree] = _Node(), 0
         self._settle(first.take(torch.tensor(trees, dtype=torch.long)))
@@ -148,8 +152,11 @@ class _Search:
         left = {tree for subs in self.stack for tree in subs.tree.tolist()}
         return sorted(t for t in left if t not in self.lost and self.owners[t] not in self.refuted)
 
-    def deepen(self) -> None:
-        """Bound the neurons of the open trees' roots again, each under the goal's negation, and begin these trees anew."""
+    def deepen(self) -> bool:
+        """Bound the neurons of the open trees' roots again, each under the goal's negation, and begin these trees anew.
+
+        Returns whether some root gained enough to go on.
+        """
         trees = self.open_trees()
         entries = torch.tensor(trees)
         tight = tighten(_entries(self.batch, trees), steps=NEURON_STEPS, out_of_time=self.out_of_time)
@@ -162,7 +169,9 @@ class _Search:
             steps[tree] = own
         empty = self.batch.empty.index_copy(0, entries, tight.empty)
         self.stack = []
+        before = self.root_bounds[entries]
         self._plant(replace(self.batch, bounds=bounds, empty=empty, steps=tuple(steps)), trees)
+        return bool((self.root_bounds[entries] - before > GAIN * before.abs()).any())
 
     def run(self, most_splits: int) -> None:
         """Search until nothing is open, time is up, or every open tree has taken that many splits."""
