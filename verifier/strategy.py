@@ -10,30 +10,33 @@ from torch import Tensor
 from verifier.certificate import Certificate, Close, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.check import check
-from verifier.domains.linear import Choices, select
+from verifier.domains.choices import Choices, select
 from verifier.domains.relaxations import undecided, values_read
 from verifier.engines.attack import Attack
 from verifier.engines.bound import bound_goals, closes, start_batch, tighten
-from verifier.engines.boxes import split_inputs
+from verifier.engines.boxes import can_split_inputs, split_inputs
 from verifier.engines.points import point_test
 from verifier.engines.problem import Batch, GoalRow, Group, Searched, groups
 from verifier.engines.smt import decide_smt
 from verifier.engines.split import branch_and_bound
-from verifier.ops import Array
+from verifier.network import Network
+from verifier.ops import Array, Conv, Linear
 from verifier.query import Query
 from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
-FEW_INPUTS = 12
 FEW_CASES = 150  # undecided entries
+FEW_WEIGHTS = 40_000
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
-NEURON_STEPS = 20
+EFFORTS = ((0, (10,)), (3, (0, 10, 30)), (20, (0, 30, 60)))
+"""Steps for the bounds of neurons, then rounds of steps for the goals: three neuron steps cost less than sixty for the goals,
+and gain more."""
 
 
 @dataclass(frozen=True)
 class Turn:
     """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
 
-    few_inputs: only where there are few inputs to split; few_cases: only where few entries are undecided, so that a solver
+    most_inputs: only where there are so many inputs at most; few_cases: only where few entries are undecided, so that a solver
     may go through them.
     """
 
@@ -41,7 +44,7 @@ class Turn:
     share: float = 1.0
     at_least_s: float = 0.0
     at_most_s: float = float("inf")
-    few_inputs: bool = False
+    most_inputs: int | None = None
     few_cases: bool = False
 
 
@@ -65,7 +68,7 @@ class Case:
         return min(self.bounds.values(), default=None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Piece:
     """A group of a case, as an entry of a batch."""
 
@@ -136,14 +139,16 @@ class Strategy:
 
     def _bound_hard(self, cases: list[Case]) -> dict[Case, Verdict]:
         """Optimise the goals, then the bounds of the neurons too where that is not enough."""
-        for neuron_steps in (0, NEURON_STEPS):
+        batch, bounded = None, []
+        for neuron_steps, rounds in EFFORTS:
             pieces = [_Piece(c, n) for c in cases for n in range(len(c.groups)) if n not in c.proofs]
             if not pieces or self._out_of_time():
                 break
-            batch = self._batch(pieces)
+            if batch is None or pieces != bounded:
+                batch, bounded = self._batch(pieces), pieces
             if neuron_steps:
                 batch = tighten(batch, steps=neuron_steps, out_of_time=self._out_of_time)
-            self._close(batch, pieces, rounds=GOAL_STEPS)
+            self._close(batch, pieces, rounds=rounds)
         return _certified(cases)
 
     def _close(self, batch: Batch, pieces: Sequence[_Piece], *, rounds: Sequence[int]) -> dict[int, list[Close]]:
@@ -244,9 +249,17 @@ class Strategy:
 
 
 def _suits(turn: Turn, case: Case) -> bool:
-    if turn.few_inputs and case.query.region.size > FEW_INPUTS:
+    if turn.engine == "boxes" and not can_split_inputs(case.query.network):
         return False
-    return not turn.few_cases or case.undecided is None or case.undecided <= FEW_CASES
+    if turn.most_inputs is not None and case.query.region.size > turn.most_inputs:
+        return False
+    return not turn.few_cases or ((case.undecided or 0) <= FEW_CASES and _weights(case.query.network) <= FEW_WEIGHTS)
+
+
+def _weights(network: Network) -> int:
+    """How many products an evaluation takes in its linear maps."""
+    ops = [(node.op, network.size(node.output)) for node in network.nodes]
+    return sum(size * op.weight[0].size for op, size in ops if isinstance(op, Linear | Conv))
 
 
 def _count_undecided(batch: Batch, pieces: Sequence[_Piece]) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verifier.domains.linear import Atoms, Choices, Fixed, Rows, lower_bounds
+from verifier.domains.choices import Atoms, Choices, Rows, choices_of, tensors_of
+from verifier.domains.linear import Fixed, lower_bounds
 from verifier.domains.relaxations import Interval, PoolChoice, slope_limits
 from verifier.network import Network
 
@@ -104,23 +105,6 @@ class _Problem:
             else:
                 fixed[name] = lines[0][entries], lines[1][entries]
         return _Problem(self.network, bounds, self.rows.select(entries), atoms, fixed)
-
-
-KINDS = ("slopes", "upper_slopes", "lower", "upper")
-
-
-def tensors_of(choices: Choices) -> dict[tuple[str, str], Tensor]:
-    """Every tensor of some choices, by kind and name; the multipliers on atoms are ("atoms", "")."""
-    tensors = {(kind, name): tensor for kind in KINDS for name, tensor in getattr(choices, kind).items()}
-    return tensors if choices.atoms is None else {**tensors, ("atoms", ""): choices.atoms}
-
-
-def choices_of(tensors: Mapping[tuple[str, str], Tensor]) -> Choices:
-    """The choices made of such tensors."""
-    slopes, upper_slopes, lower, upper = (
-        {name: tensor for (own, name), tensor in tensors.items() if own == kind} for kind in KINDS
-    )
-    return Choices(slopes, lower, upper, tensors.get(("atoms", "")), upper_slopes)
 
 
 class _Kept:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from verifier.certificate import Close, Step
 from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of
+from verifier.domains.choices import Atoms, Choices, Rows, choose, join, select, unit_rows
 from verifier.domains.interval import interval_bounds
-from verifier.domains.linear import Atoms, Choices, Rows, choose, join, lower_bounds, select, unit_rows
+from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import Optimised, optimise
 from verifier.domains.relaxations import (
     Interval,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from verifier.domains.choices import Choices
 from verifier.domains.curves import bends, intercept
-from verifier.domains.linear import Choices
 from verifier.domains.relaxations import (
     Interval,
     chord,

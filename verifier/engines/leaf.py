@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
 
-from verifier.domains.linear import Atoms, Choices, Interval, Rows, lower_bounds
-from verifier.domains.relaxations import adaptive_slopes
+from verifier.domains.choices import Atoms, Choices, Rows
+from verifier.domains.linear import lower_bounds
+from verifier.domains.relaxations import Interval, adaptive_slopes
 from verifier.engines.problem import Batch, Goal, gather, goal_rows
 
 PENALTY = 1e4  # cost of breaking a constraint, in units of the goal's largest coefficient

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from verifier.certificate import Group as ProofGroup
 from verifier.certificate import ProofNode, Step
-from verifier.domains.linear import Atoms, Choices, Interval, Rows
+from verifier.domains.choices import Atoms, Choices, Rows
+from verifier.domains.relaxations import Interval
 from verifier.formula import Atom
 from verifier.network import Network
 from verifier.query import Query

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close, Relaxation, Step
-from verifier.domains.linear import Choices
+from verifier.domains.choices import Choices
 from verifier.domains.optimise import Optimised
 from verifier.domains.relaxations import pool_choice
 from verifier.engines.problem import Batch, Goals

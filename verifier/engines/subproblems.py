@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close, Relaxation
-from verifier.domains.linear import Atoms, Choices, Fixed, Rows, lower_bounds, select
+from verifier.domains.choices import Atoms, Choices, Rows, select
+from verifier.domains.linear import Fixed, lower_bounds
 from verifier.domains.relaxations import (
     Interval,
     has_slopes,

@@ -5,14 +5,9 @@ import pytest
 import torch
 from laws.networks import ALL_KINDS, chain, random_box, random_network, sample_box
 
+from verifier.domains.choices import Atoms, Choices, Rows, unit_rows
 from verifier.domains.interval import interval_bounds
-from verifier.domains.linear import (
-    Atoms,
-    Choices,
-    Rows,
-    lower_bounds,
-    unit_rows,
-)
+from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import optimise
 from verifier.domains.relaxations import (
     adaptive_slopes,

@@ -8,9 +8,10 @@ import pytest
 import torch
 from laws.networks import chain
 
+from verifier.domains.choices import Choices, Rows
 from verifier.domains.curves import bends, default_slope, intercept, slope_range
 from verifier.domains.interval import interval_bounds
-from verifier.domains.linear import Choices, Rows, lower_bounds
+from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import planes
 from verifier.network import Network, Node
 from verifier.ops import Cos, Exp, Floor, Linear, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Tanh, frozen_array

@@ -5,8 +5,9 @@ import pytest
 import torch
 from laws.networks import ALL_KINDS, chain, random_box, random_network
 
+from verifier.domains.choices import Rows
 from verifier.domains.interval import interval_bounds
-from verifier.domains.linear import Rows, lower_bounds
+from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import undecided, values_read
 from verifier.engines.bound import adaptive
 from verifier.engines.branching import split_points, split_scores
