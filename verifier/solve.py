@@ -15,12 +15,12 @@ from verifier.verdict import Decision
 ENGINES: Mapping[str, tuple[Turn, ...]] = {
     "auto": (
         Turn("bound"),
-        Turn("falsify", 0.01, at_least_s=0.1, at_most_s=1.0),
-        Turn("boxes", 0.1, at_least_s=1.0, few_inputs=True),
+        Turn("falsify", 0.003, at_least_s=0.1, at_most_s=1.0),
+        Turn("boxes", 0.1, at_least_s=1.0, at_most_s=10.0),
         Turn("smt", 0.1, at_most_s=2.0, few_cases=True),
         Turn("optimise", 0.3, at_least_s=1.0),
         Turn("falsify", 0.1, at_least_s=1.0),
-        Turn("boxes", 0.6, few_inputs=True),
+        Turn("boxes", 0.7, most_inputs=12),
         Turn("split", 0.8),
         Turn("falsify", 0.3),
         Turn("smt"),
