@@ -14,10 +14,11 @@ from torch import Tensor
 from verifier.certificate import Close, ProofNode, Relaxation
 from verifier.engines.bound import Clock
 from verifier.engines.box_bounds import Affine, Boxes, Form, Interval, Layers, has_layers, layers_of, slack_by_input
-from verifier.engines.box_goals import Refutation, refute
+from verifier.engines.box_goals import Members, Refutation, refute
 from verifier.engines.box_slopes import Climbed, climb_slopes
 from verifier.engines.box_tree import ROOT, Tree
 from verifier.engines.problem import Batch, Goal, Group, Searched, TryPoints
+from verifier.formula import Atom
 from verifier.network import Network
 
 MAX_INPUTS = 30
@@ -108,7 +109,7 @@ class _Search:
         self.disjuncts = sorted(disjuncts)
         self.group = group
         # the goals that may refute each disjunct, by number
-        self.members = [torch.tensor([k for k, g in enumerate(self.goals) if g.disjunct == d]) for d in self.disjuncts]
+        self.members = [_members(self.goals, group, d) for d in self.disjuncts]
         self.alone: dict[int, Close] = {}
         named = {term.value for goal in self.goals for term in goal.atom.terms}
         layers = layers_of(batch.network, named)
@@ -171,7 +172,7 @@ class _Search:
         rest = replace(boxes[kept], open=open_, bound=bound)
         mixture = torch.zeros_like(weights[kept])
         for d, own in enumerate(self.members):
-            mixture[:, own] = torch.where((worst == d)[:, None], weights[kept][:, own], 0.0)
+            mixture[:, own.all] = torch.where((worst == d)[:, None], weights[kept][:, own.all], 0.0)
         climbed = found.climbed(kept, mixture, self.models[torch.float32].rows)
         sure = (climbed.bound > (mixture * found.doubt[:, kept].T).sum(1)) & ~found.tied[kept]
         if bool(sure.any()):
@@ -193,7 +194,8 @@ class _Search:
     def _closed(self, boxes: _Open, refuted: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
         """Record what is refuted, (boxes, disjuncts). Returns which disjuncts stay open."""
         left = boxes.open & ~empty[:, None]
-        for d, (disjunct, own) in enumerate(zip(self.disjuncts, self.members, strict=True)):
+        for d, (disjunct, members) in enumerate(zip(self.disjuncts, self.members, strict=True)):
+            own = members.all
             which = refuted[:, d] & left[:, d]
             if bool(which.any()):
                 self.tree.close(
@@ -240,10 +242,23 @@ class _Search:
 
 
 def _goals(group: Group, disjuncts: frozenset[int]) -> list[Goal]:
-    """The atoms that may refute each open disjunct: its own goals, and relations that are premises of the whole group."""
+    """The atoms that may refute each open disjunct: its own goals, and the premises of the whole group."""
     own = [goal for goal in group.goals if goal.disjunct in disjuncts]
     atoms = {(goal.disjunct, goal.atom) for goal in own}
-    return own + [Goal(d, a) for d in sorted(disjuncts) for a in group.relations if (d, a) not in atoms]
+    return own + [Goal(d, a) for d in sorted(disjuncts) for a in _premises(group) if (d, a) not in atoms]
+
+
+def _members(goals: Sequence[Goal], group: Group, disjunct: int) -> Members:
+    own = {goal.atom for goal in group.goals if goal.disjunct == disjunct}
+    numbers = [k for k, goal in enumerate(goals) if goal.disjunct == disjunct]
+    chosen, others = ([k for k in numbers if (goals[k].atom in own) is wanted] for wanted in (True, False))
+    return Members(torch.tensor(chosen, dtype=torch.long), torch.tensor(others, dtype=torch.long))
+
+
+def _premises(group: Group) -> list[Atom]:
+    """The common atoms, less bounds on one input, of which a box says all that there is."""
+    source = group.query.network.input
+    return [a for a in group.common if len(a.terms) > 1 or a.terms[0].value != source]
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +313,7 @@ class _Model:
         low, high = boxes.known.to(self.dtype).unbind(1)
         return list(zip(low.split(sizes, 1), high.split(sizes, 1), strict=True))
 
-    def bounded(self, boxes: _Open, members: Sequence[Tensor], target: float) -> _Found:
+    def bounded(self, boxes: _Open, members: Sequence[Members], target: float) -> _Found:
         low, high = boxes.low, boxes.high
         center, radius = ((low + high) / 2).to(self.dtype), ((high - low) / 2).to(self.dtype)
         inside = Boxes(self.layers, center, radius, self._known_of(boxes))

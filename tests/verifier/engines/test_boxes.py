@@ -11,8 +11,8 @@ from verifier.certificate import Certificate, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.check import check, confirms
 from verifier.engines.bound import never, start_batch
-from verifier.engines.box_bounds import INPUT, Boxes, layers_of, slack_by_input
-from verifier.engines.box_goals import conjoined
+from verifier.engines.box_bounds import INPUT, Affine, Boxes, layers_of, slack_by_input
+from verifier.engines.box_goals import Members, conjoined, refute
 from verifier.engines.box_slopes import climb_slopes
 from verifier.engines.boxes import can_split_inputs, split_inputs
 from verifier.engines.points import point_test
@@ -217,6 +217,48 @@ def test_two_forms_that_only_together_are_positive() -> None:
     constant = torch.tensor([[0.1], [0.2]], dtype=torch.float64)
     bound, weights = conjoined(slopes, constant, torch.ones(1, 1, dtype=torch.float64))
     assert float(bound) > 0.1 and float(weights[0]) == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_a_premise_takes_part_with_any_weight() -> None:
+    """Where -3 x <= 0 holds, x + 0.1 > 0 on [-1, 1]: x + 0.1 + 1/3 * (-3 x) is 0.1 everywhere; no weights of sum 1 with x."""
+    slopes = torch.tensor([[[1.0]], [[-3.0]]], dtype=torch.float64)
+    constant = torch.tensor([[0.1], [0.0]], dtype=torch.float64)
+    bound, weights = conjoined(slopes, constant, torch.ones(1, 1, dtype=torch.float64), premises=1)
+    assert float(weights[0]) == 1 and 0 < float(bound) <= 0.1
+    assert float(weights[1]) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_a_box_is_refuted_by_goal_or_premise_or_both() -> None:
+    """Rows over x in [-1, 1]: goal x + 0.1; premise -3 x (only with the goal); premise 2 - x (alone)."""
+    slopes = torch.tensor([1.0, -3.0, -1.0], dtype=torch.float64)[:, None, None]
+    constant = torch.tensor([0.1, 0.0, 2.0], dtype=torch.float64)[:, None]
+    doubt, radius = torch.full((3, 1), 1e-9, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    lower = Affine(slopes, constant, {})
+
+    def refuted(*premises: int) -> tuple[bool, list[float]]:
+        found = refute(lower, radius, [Members(torch.tensor([0]), torch.tensor(premises, dtype=torch.long))], doubt)
+        return bool(found.score > found.doubt), found.weights[0].tolist()
+
+    assert not refuted()[0]
+    both, weights = refuted(1)
+    assert both and weights[0] > 0 and weights[1] > 0 and weights[2] == 0
+    alone, weights = refuted(2)
+    assert alone and weights[:2] == [0, 0] and weights[2] > 0
+
+
+def test_premises_on_a_hidden_layer_spare_boxes() -> None:
+    """Phases of the second layer say more than their cuts: fewer boxes than without them, and none that they rule out."""
+    network = random_network(4, Relu())
+    values = evaluate(network, grid(), keep=["h2", "y"])
+    hidden, y = values["h2"].flatten(1), values["y"].flatten(1)[:, 0]
+    pivot = hidden.median(0).values
+    phases = [at_least("h2", k, float(pivot[k])) for k in range(3)]
+    inside = (hidden[:, :3] >= pivot[:3]).all(1)
+    assert bool(inside.any()) and not bool(inside.all())
+    query = square(network, *phases, at_most("y", 0, float(y[inside].min()) - 0.05))
+    found = search(query)
+    assert not found.refuted
+    assert_proved(query, found)
 
 
 def test_which_networks_are_split() -> None:
