@@ -84,15 +84,15 @@ def choose(better: Tensor, new: Choices, old: Choices) -> Choices:
 
 def select(choices: Choices, rows: Tensor) -> Choices:
     """The choices of some batch entries."""
-    return _merged([choices], lambda parts: parts[0][rows])
+    return merged([choices], lambda parts: parts[0][rows])
 
 
 def join(parts: Sequence[Choices]) -> Choices:
     """The choices of several batches, one after the other."""
-    return _merged(parts, lambda tensors: torch.cat(list(tensors)))
+    return merged(parts, lambda tensors: torch.cat(list(tensors)))
 
 
-def _merged(parts: Sequence[Choices], merge: Callable[[Sequence[Tensor]], Tensor]) -> Choices:
+def merged(parts: Sequence[Choices], merge: Callable[[Sequence[Tensor]], Tensor]) -> Choices:
     """What `merge` makes of the corresponding tensors of some choices."""
     slopes, lower, upper, upper_slopes = (
         {name: merge([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}

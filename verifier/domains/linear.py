@@ -76,6 +76,7 @@ def lower_bounds(
     fixed: what passes under these bounds have found to depend on them alone, by node; kept and added to. Raises UnsupportedOp.
     """
     context = _Context(network, bounds, choices, {} if fixed is None else fixed)
+    assert atoms is not None or choices.atoms is None, "multipliers on atoms were chosen, but the atoms left out"
     pending, total = dict(rows.coefficients), rows.constant
     if atoms is not None and choices.atoms is not None:
         for value, matrix in atoms.coefficients.items():

@@ -1,7 +1,7 @@
 """Climbing on the free choices of a backward pass: Adam on slopes and multipliers, each row's best kept."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ def optimise(
     absent from it step in units of 1. Batch entries whose rows all pass `target` are dropped on the way; the climb ends when
     none is left, or when no row is on course to pass.
     """
+    start = pinned(network, bounds, start)
     problem = _Problem(network, bounds, rows, atoms, {})
     leaves = _Leaves(network, bounds, start, scales or {})
     best = torch.full_like(rows.constant, -torch.inf)
@@ -68,6 +69,15 @@ def optimise(
             still = open_.nonzero()[:, 0]
             alive, problem, leaves = alive[still], problem.select(still), leaves.select(still)
     return Optimised(best, kept.choices())
+
+
+def pinned(network: Network, bounds: Mapping[str, Interval], choices: Choices) -> Choices:
+    """The choices with slopes within their limits: those made under wider bounds, where an activation now is linear, too."""
+
+    def within(slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: slope.clamp(*slope_limits(network.producers[name], bounds)) for name, slope in slopes.items()}
+
+    return replace(choices, slopes=within(choices.slopes), upper_slopes=within(choices.upper_slopes))
 
 
 def _hopeless(best: Tensor, earlier: Tensor, target: float, steps_left: int) -> bool:
@@ -145,7 +155,7 @@ class _Leaves:
             unit = scales.get(name, 1.0)
             if kind in ("slopes", "upper_slopes"):
                 least, greatest = slope_limits(network.producers[name], bounds)
-                unit = greatest - least if isinstance(greatest, Tensor) else 1.0
+                unit = greatest - least
             self.keys.append((kind, name))
             self.shapes.append(tensor.shape)
             columns.append([_filled(part, tensor) for part in (tensor.detach(), least, greatest, unit)])

@@ -120,6 +120,8 @@ def chord(op: Any, low: Tensor, high: Tensor) -> Interval:
     slope = torch.where(point, steepest, (f_high - f_low) / width.masked_fill(point, 1.0))
     # an end at infinity sets the slope: the least where only low is, else 1
     slope = torch.nan_to_num(slope, nan=1.0).clamp(slope_floor(op), 1.0)
+    # where the activation is linear the line is that of the activation, as in a replay
+    slope = slope.masked_fill(high <= 0, slope_floor(op)).masked_fill(low >= 0, 1.0)
     ends = (f - torch.where(slope == 0, 0.0, slope * z) for f, z in ((f_low, low), (f_high, high)))
     least_known = (torch.nan_to_num(e, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) for e in ends)
     return slope, torch.maximum(*least_known)
@@ -164,7 +166,7 @@ def default_slopes(node: Node, bounds: Mapping[str, Interval], *, lowest: bool) 
     """The slopes (or weights) of one node that `adaptive_slopes` and `adaptive_upper_slopes` take, (batch, 1, size)."""
     low, high = bounds[node.inputs[0]]
     if isinstance(node.op, ACTIVATION_OPS):
-        slope = torch.where(high > -low, 1.0, slope_floor(node.op)).to(low.dtype)
+        slope = torch.where((high > -low) | (low >= 0), 1.0, slope_floor(node.op)).to(low.dtype)
     elif isinstance(node.op, Product):
         slope = torch.full_like(low, 0.5)
     else:
@@ -172,12 +174,20 @@ def default_slopes(node: Node, bounds: Mapping[str, Interval], *, lowest: bool) 
     return slope[:, None]
 
 
-def slope_limits(node: Node, bounds: Mapping[str, Interval]) -> tuple[Tensor | float, Tensor | float]:
-    """The least and the greatest slope (or weight) worth choosing for a node, as numbers or (batch, 1, size)."""
+def slope_limits(node: Node, bounds: Mapping[str, Interval]) -> Interval:
+    """The least and the greatest slope (or weight) worth choosing for a node, (batch, 1, size).
+
+    Where an activation is linear they are one: a replay takes its line there, whatever was chosen.
+    """
+    low, high = bounds[node.inputs[0]]
     if isinstance(node.op, CURVE_OPS):
-        least, greatest = slope_range(node.op, *bounds[node.inputs[0]])
-        return least[:, None], greatest[:, None]
-    return (slope_floor(node.op) if isinstance(node.op, ACTIVATION_OPS) else 0.0), 1.0
+        least, greatest = slope_range(node.op, low, high)
+    elif isinstance(node.op, ACTIVATION_OPS):
+        floor, one = torch.full_like(low, slope_floor(node.op)), torch.ones_like(low)
+        least, greatest = torch.where(low >= 0, one, floor), torch.where((high <= 0) & (low < 0), floor, one)
+    else:
+        least, greatest = torch.zeros_like(low), torch.ones_like(low)
+    return least[:, None], greatest[:, None]
 
 
 def planes(p: Interval, q: Interval, weight: Tensor, *, lowest: bool) -> tuple[Tensor, Tensor, Tensor]:

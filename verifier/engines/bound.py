@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificate import Close, Step
+from verifier.certificate import Close
 from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of
-from verifier.domains.choices import Atoms, Choices, Rows, choose, join, select, unit_rows
+from verifier.domains.choices import Atoms, Choices, Rows, choose, join, merged, select, unit_rows
 from verifier.domains.interval import interval_bounds
 from verifier.domains.linear import lower_bounds
-from verifier.domains.optimise import Optimised, optimise
+from verifier.domains.optimise import Optimised, optimise, pinned
 from verifier.domains.relaxations import (
     Interval,
     adaptive_slopes,
@@ -102,21 +102,31 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
     if not count:
         return batch
     # the open neurons of each group come first; groups with fewer are padded with closed ones
-    order = open_.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    columns = open_.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
     widest = max(batch.network.size(name) for name in batch.network.shapes)
-    chunk = max(1, MAX_ENTRIES // (2 * len(order) * widest))
+    chunk = max(1, MAX_ENTRIES // (2 * len(columns) * widest))
+    # one step for all chunks: a replay pushes after every step, and the passes here know nothing of such a push
+    found = _both_signs([_bound_neurons(batch, value, part, steps, out_of_time) for part in columns.split(chunk, dim=1)])
+    from_below, from_above = found.bounds.chunk(2, dim=1)
     low, high = batch.bounds[value]
-    recorded: list[list[Step]] = [[] for _ in batch.groups]
-    for columns in order.split(chunk, dim=1):
-        found = _bound_neurons(batch, value, columns, steps, out_of_time)
-        from_below, from_above = found.bounds.chunk(2, dim=1)
-        low = low.scatter_reduce(1, columns, from_below, "amax")
-        high = high.scatter_reduce(1, columns, -from_above, "amin")
-        for b, step in steps_of(batch, value, columns, open_, found):
-            recorded[b].append(step)
+    low = low.scatter_reduce(1, columns, from_below, "amax")
+    high = high.scatter_reduce(1, columns, -from_above, "amin")
     bounds, empty = push(batch.network, {**batch.bounds, value: (low, high)})
-    proofs = tuple((*earlier, *own) for earlier, own in zip(batch.steps, recorded, strict=True))
+    own = dict(steps_of(batch, value, columns, open_, found))
+    proofs = tuple((*earlier, own[b]) if b in own else earlier for b, earlier in enumerate(batch.steps))
     return replace(batch, bounds=bounds, empty=batch.empty | empty, steps=proofs)
+
+
+def _both_signs(parts: Sequence[Optimised]) -> Optimised:
+    """What was found for several runs of columns, bounds from below and then of the negative in each, as for one run."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def merge(tensors: Sequence[Tensor]) -> Tensor:
+        halves = [t.chunk(2, dim=1) for t in tensors]
+        return torch.cat([below for below, _ in halves] + [above for _, above in halves], 1)
+
+    return Optimised(merge([p.bounds for p in parts]), merged([p.choices for p in parts], merge))
 
 
 def _bound_neurons(batch: Batch, value: str, columns: Tensor, steps: int, out_of_time: Clock) -> Optimised:
@@ -173,7 +183,7 @@ def climb(
             stop = replace(start, lower={**zeros, v: seen[v].clamp(min=0)}, upper={**zeros, v: (-seen[v]).clamp(min=0)})
             best, start = _better(network, bounds, rows, atoms, best, start, stop)
         if warm is not None:
-            best, start = _better(network, bounds, rows, atoms, best, start, warm)
+            best, start = _better(network, bounds, rows, atoms, best, start, pinned(network, bounds, warm))
     if not steps or bool((best > target).all()):
         return Optimised(best, start)
     return optimise(

@@ -27,8 +27,8 @@ from verifier.domains.relaxations import (
 from verifier.engines.bound import Clock, push
 from verifier.engines.branching import split_points, split_scores
 from verifier.engines.problem import Batch, Goals, Group, goal_rows
-from verifier.network import Network, Node
-from verifier.ops import ACTIVATION_OPS, STEP_OPS, MaxPool
+from verifier.network import Network
+from verifier.ops import STEP_OPS, MaxPool
 
 SLOPE_RATE = 0.1
 MULTIPLIER_RATE = 1.5  # in units of the coefficients that reach a value
@@ -424,18 +424,9 @@ def _limits(roots: Roots, bounds: Mapping[str, Interval]) -> Interval:
     low, _ = bounds[roots.network.input]
     sides: tuple[list[Tensor], list[Tensor]] = ([low[:, :0]], [low[:, :0]])
     for node in nodes:
-        for side, limit in zip(sides, _limits_of(node, bounds), strict=True):
-            side.append(limit.to(low.dtype).expand(len(low), -1))
+        for side, limit in zip(sides, slope_limits(node, bounds), strict=True):
+            side.append(limit[:, 0].to(low.dtype))
     return torch.cat(sides[0], 1), torch.cat(sides[1], 1)
-
-
-def _limits_of(node: Node, bounds: Mapping[str, Interval]) -> Interval:
-    low, high = bounds[node.inputs[0]]
-    least, greatest = slope_limits(node, bounds)
-    if isinstance(node.op, ACTIVATION_OPS):
-        return torch.where(low >= 0, 1.0, least), torch.where(high <= 0, least, 1.0)
-    flat = (x[:, 0] if isinstance(x, Tensor) else torch.full_like(low, x) for x in (least, greatest))
-    return next(flat), next(flat)
 
 
 def _adam(moment: tuple[Tensor, Tensor], gradient: Tensor, step: int) -> Tensor:

@@ -4,16 +4,22 @@ import numpy as np
 import pytest
 import torch
 from laws.networks import ALL_KINDS, random_box, random_network, sample_box
+from laws.queries import random_query
+from torch import Tensor
 
+import verifier.engines.bound
+from verifier.domains.choices import Choices, tensors_of
+from verifier.domains.linear import lower_bounds
+from verifier.domains.optimise import optimise
 from verifier.domains.relaxations import has_slopes, has_upper_slopes, relaxed_nodes, values_read
 from verifier.engines.bound import bound_goals, start_batch, tighten
-from verifier.engines.problem import Batch, GoalRow, groups
+from verifier.engines.problem import Batch, GoalRow, gather, goal_rows, groups
 from verifier.evaluate import evaluate
-from verifier.formula import at_least
+from verifier.formula import Atom, at_least
 from verifier.network import Network, Node
-from verifier.ops import Linear, Product, frozen_array
+from verifier.ops import ACTIVATION_OPS, LeakyRelu, Linear, Product, frozen_array
 from verifier.query import Query
-from verifier.region import Box
+from verifier.region import Box, outer_bounds
 
 
 def batch_of(network: Network, seed: int) -> tuple[Batch, np.ndarray]:
@@ -91,3 +97,89 @@ def test_a_goal_that_passes_early_leaves_the_climb_of_the_others_alone(kind: str
     together = bound_goals(four, [GoalRow(k, goal) for k in range(4)], steps=30, target=target).bounds
     again = bound_goals(batch, [GoalRow(0, goal)], steps=30, target=target).bounds[0]
     torch.testing.assert_close(together[3], again)
+
+
+def left_side(a: Atom, values: dict[str, Tensor]) -> Tensor:
+    """The left side of an atom at each sample."""
+    parts = [float(t.coefficient) * values[t.value].flatten(1)[:, t.index] for t in a.terms]
+    return torch.stack(parts).sum(0) + float(a.bias)
+
+
+@pytest.mark.parametrize("steps", [0, 20])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_goal_is_bounded_by_what_its_choices_give_and_below_every_sample_of_its_premise(kind: str, steps: int) -> None:
+    for seed in range(4):
+        query = random_query(kind, seed=seed)
+        points = sample_box(*outer_bounds(query.region), count=300, seed=seed, grid=True)
+        values = {name: v.flatten(1) for name, v in evaluate(query.network, points).items()}
+        for group in groups(query):
+            batch = tighten(start_batch([group, group]))
+            if bool(batch.empty.any()):
+                continue
+            rows = [GoalRow(position, goal) for position in (0, 1) for goal in group.goals]
+            goals = bound_goals(batch, rows, steps=steps, target=torch.inf)
+            positions = torch.tensor([row.position for row in rows])
+            forms = goal_rows(query.network, [row.goal.atom for row in rows])
+            atoms = None if batch.atoms is None else batch.atoms.select(positions)
+            again = lower_bounds(query.network, gather(batch.bounds, positions), forms, goals.choices, atoms=atoms)
+            torch.testing.assert_close(goals.bounds, again[:, 0], rtol=1e-9, atol=1e-12)
+            holds = torch.stack([left_side(a, values) <= 0 for a in group.common] + [torch.ones(len(points)).bool()]).all(0)
+            for row, bound in zip(rows, goals.bounds, strict=True):
+                reached = left_side(row.goal.atom, values)[holds]
+                assert (reached >= bound - 1e-9 * (1 + bound.abs())).all()
+
+
+def test_multipliers_without_their_atoms_are_refused() -> None:
+    batch, _ = batch_of(random_network("mlp", seed=0), seed=0)
+    forms = goal_rows(batch.network, [batch.groups[0].goals[0].atom])
+    with pytest.raises(AssertionError, match="but the atoms left out"):
+        lower_bounds(batch.network, batch.bounds, forms, Choices({}, atoms=torch.ones(1, 1, 1).double()))
+
+
+@pytest.mark.parametrize("kind", ["deep", "leaky", "residual"])
+def test_slopes_stay_exact_where_an_activation_is_linear(kind: str) -> None:
+    seen = 0
+    for seed in range(6):
+        network = random_network(kind, seed=seed)
+        batch = tighten(batch_of(network, seed=seed)[0])
+        forms = goal_rows(network, [batch.groups[0].goals[0].atom])
+        # slopes from a problem with wider bounds, wrong for this one
+        stale = {n.output: torch.full((1, 1, network.size(n.output)), 0.6).double() for n in relaxed_nodes(network)}
+        for steps in (0, 5):
+            found = optimise(network, batch.bounds, forms, Choices(stale), steps=steps).choices
+            for node in relaxed_nodes(network):
+                low, high = batch.bounds[node.inputs[0]]
+                slopes = found.slopes[node.output][:, 0]
+                least = node.op.slope if isinstance(node.op, LeakyRelu) else 0.0
+                assert isinstance(node.op, ACTIVATION_OPS)
+                assert (slopes[low >= 0] == 1).all() and (slopes[(high <= 0) & (low < 0)] == least).all()
+                seen += int(((low >= 0) | (high <= 0)).sum())
+    assert seen > 20
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+@pytest.mark.parametrize("kind", ["mlp", "max_pool", "sigmoids", "residual"])
+def test_runs_of_columns_make_one_step_for_each_value(kind: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network(kind, seed=1)
+    whole = tighten(batch_of(network, seed=1)[0], steps=steps)
+    monkeypatch.setattr(verifier.engines.bound, "MAX_ENTRIES", 4 * max(map(network.size, network.shapes)))
+    parts = tighten(batch_of(network, seed=1)[0], steps=steps)
+    assert len({step.value for step in parts.steps[0]}) == len(parts.steps[0]) == len(whole.steps[0]) > 0
+    for one, other in zip(whole.steps[0], parts.steps[0], strict=True):
+        assert one.indices.tolist() == other.indices.tolist() and one.signs.tolist() == other.signs.tolist()
+        mine, theirs = one.relaxation, other.relaxation
+        for side in ("slopes", "upper_slopes", "lower", "upper"):
+            for name, array in getattr(mine, side).items():
+                np.testing.assert_allclose(array, getattr(theirs, side)[name], atol=1e-9)
+    for name, (low, high) in whole.bounds.items():
+        torch.testing.assert_close((low, high), parts.bounds[name])
+
+
+def test_the_parts_of_choices_are_found_by_kind_and_name() -> None:
+    one = torch.ones(1, 1, 2)
+    assert set(tensors_of(Choices({"a": one}, {"v": one}, {}, one, {"c": one}))) == {
+        ("slopes", "a"),
+        ("upper_slopes", "c"),
+        ("lower", "v"),
+        ("atoms", ""),
+    }
