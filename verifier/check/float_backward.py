@@ -17,8 +17,8 @@ from scipy.sparse import csr_array
 from verifier.check.bounds import combined
 from verifier.check.boxes import Boxes, Pair, middle_and_reach
 from verifier.check.exact import float_above, float_below
-from verifier.check.float_maps import Part, Sparse
-from verifier.check.float_model import FloatModel
+from verifier.check.float_maps import FloatMap, Part, Sparse
+from verifier.check.float_model import FloatModel, Jump
 from verifier.check.lines import Lines, activation_lines, constant_lines, curve_lines
 from verifier.check.rounding import FLOOR, TINY, UNIT, below, gamma, underflow
 from verifier.formula import Atom
@@ -59,6 +59,7 @@ class Seen:
     nodes: NDArray[np.int64] | None
     _sides: dict[str, Pair] = field(default_factory=dict)
     _magnitudes: dict[str, Array] = field(default_factory=dict)
+    _reaches: dict[Jump, Array] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Pair:
         if name not in self._sides:
@@ -72,6 +73,12 @@ class Seen:
             low, high = self[name]
             self._magnitudes[name] = np.maximum(-low.min(axis=0), high.max(axis=0)).clip(min=0.0)
         return self._magnitudes[name]
+
+    def reach(self, jump: Jump) -> Array:
+        """|W| @ m for the map of a jump and magnitudes m of its source."""
+        if jump not in self._reaches:
+            self._reaches[jump] = _reach(jump.mapped.parts[0], self.magnitude(jump.source))
+        return self._reaches[jump]
 
 
 @dataclass(eq=False)
@@ -211,14 +218,19 @@ def _add_atoms(run: _Pass, multipliers: Array, atoms: AtomForms) -> None:
 
 def _through(run: _Pass, node: Node, coefficients: Array, choices: Choices) -> None:
     slopes, upper_slopes = choices.slopes.get(node.output), choices.upper_slopes.get(node.output)
-    if node.output in run.model.maps:
-        _through_map(run, node, coefficients)
+    if node.output in run.model.jumps:
+        jump = run.model.jumps[node.output]
+        _through_map(run, (jump.source,), jump.mapped, coefficients)
+    elif node.output in run.model.maps:
+        _through_map(run, node.inputs, run.model.maps[node.output], coefficients)
     elif isinstance(node.op, MaxPool):
         _through_pool(run, node, coefficients, slopes)
     elif isinstance(node.op, Product):
         _through_product(run, node, coefficients, slopes, upper_slopes)
     else:
-        _through_lines(run, node.inputs[0], coefficients, _lines(run, node, slopes, upper_slopes))
+        name, lines = node.inputs[0], _lines(run, node, slopes, upper_slopes)
+        if not _through_layer(run, name, coefficients, lines):
+            _through_lines(run, name, coefficients, lines)
 
 
 def _lines(run: _Pass, node: Node, slopes: Array | None, upper_slopes: Array | None) -> Lines:
@@ -231,11 +243,38 @@ def _lines(run: _Pass, node: Node, slopes: Array | None, upper_slopes: Array | N
     return constant_lines(*result)
 
 
-def _through_map(run: _Pass, node: Node, coefficients: Array) -> None:
-    mapped, shape = run.model.maps[node.output], coefficients.shape[:2]
+def _through_layer(run: _Pass, name: str, coefficients: Array, lines: Lines) -> bool:
+    """An activation and the map of one value under it at once, where nothing else is known to weigh what lies between.
+
+    Returns False, with nothing done, where that is not so, or some bound is infinite. See lemma 4 of `verifier.check.rounding`.
+    """
+    jump, shape = run.model.jumps.get(name), coefficients.shape
+    if jump is None or name in run.pending or name not in run.model.read_once:
+        return False
+    if lines.low_offset is not None or lines.high_offset is None or lines.low.shape[1] > 1:
+        return False
+    part, bias, size = jump.mapped.parts[0], jump.mapped.bias, shape[2]
+    sizes, sources, offset = run.seen.magnitude(name), run.seen.magnitude(jump.source), lines.high_offset
+    error = (gamma(jump.mapped.terms) * run.seen.reach(jump) + 32 * UNIT * sizes + FLOOR) + gamma(2 * size) * (
+        offset + 2 * np.abs(bias)
+    )
+    if not np.isfinite(error).all():
+        return False
+    negative, gap = np.minimum(coefficients, 0.0), lines.high - lines.low
+    # sound: lemma 4. With |a| = a - 2 min(a, 0) both products take the charge off, too.
+    gained = _dot(negative, offset + gap * bias + 2 * error) + _dot(coefficients, lines.low * bias - error)
+    negative *= gap
+    negative += coefficients * lines.low
+    run.add(jump.source, part.back(negative.reshape(-1, size)).reshape(*shape[:2], -1))
+    run.earn(gained, np.array(underflow(size, sizes + np.abs(bias)) + underflow(jump.mapped.terms, sources)))
+    return True
+
+
+def _through_map(run: _Pass, inputs: Sequence[str], mapped: FloatMap, coefficients: Array) -> None:
+    shape = coefficients.shape[:2]
     flat = coefficients.reshape(-1, coefficients.shape[2])
     reach, sizes = np.abs(mapped.bias), 0.0
-    for name, part in zip(node.inputs, mapped.parts, strict=True):
+    for name, part in zip(inputs, mapped.parts, strict=True):
         run.add(name, part.back(flat).reshape(*shape, -1))
         magnitude = run.seen.magnitude(name)
         reach = reach + _reach(part, magnitude)

@@ -98,7 +98,7 @@ class Picked:
     factors: Array
 
     @cached_property
-    def _is_identity(self) -> bool:
+    def is_identity(self) -> bool:
         places = np.arange(self.shape[0])
         same = self.shape[0] == self.shape[1] == len(self.rows)
         return same and bool((self.rows == places).all() and (self.columns == places).all() and (self.factors == 1).all())
@@ -113,7 +113,7 @@ class Picked:
         return self._moved(m, self.columns, self.rows, self.shape[0], np.abs(self.factors))
 
     def _moved(self, rows: Array, origin: NDArray, target: NDArray, size: int, factors: Array) -> Array:
-        if self._is_identity:
+        if self.is_identity:
             return rows
         moved = np.zeros((len(rows), size))
         moved[:, target] = rows[:, origin] * factors

@@ -15,7 +15,7 @@ from verifier.ops import Array, Reciprocal
 class Lines:
     """low * z + low_offset <= f(z) <= high * z + high_offset for z in the bounds, exactly for the floats at hand.
 
-    Arrays (nodes, 1 or rows, size); an offset of None is zero.
+    Arrays (nodes, 1 or rows, size); an offset of None is zero. Without low_offset, as for activations, slopes are in [0, 1].
     """
 
     low: Array

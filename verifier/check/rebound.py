@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from verifier.check.boxes import Boxes, push
 from verifier.check.float_backward import Choices, Seen, lower_bounds
-from verifier.check.float_maps import Dense
+from verifier.check.float_maps import Dense, Picked
 from verifier.check.float_model import FloatModel
 from verifier.network import Network
 from verifier.ops import ACTIVATION_OPS, LINEAR_OPS, Array
@@ -54,9 +54,13 @@ def undecided(network: Network, name: str, low: Array, high: Array) -> NDArray[n
 
 
 def _is_direct(model: FloatModel, name: str) -> bool:
-    """Whether a value is one affine map of the network's input."""
-    node = model.network.producers[name]
-    return name in model.maps and node.inputs == (model.network.input,)
+    """Whether a value is one affine map of the network's input, but for changes of single entries."""
+    if name not in model.jumps:
+        return False
+    source = model.jumps[name].source
+    while source in model.jumps and isinstance(model.jumps[source].mapped.parts[0], Picked):
+        source = model.jumps[source].source
+    return source == model.network.input
 
 
 def _blocks(model: FloatModel, needed: NDArray[np.bool_]) -> Iterator[tuple[Indices, Indices, NDArray[np.bool_]]]:
@@ -83,12 +87,12 @@ def _blocks(model: FloatModel, needed: NDArray[np.bool_]) -> Iterator[tuple[Indi
 def _both_sides(model: FloatModel, seen: Seen, name: str, entries: Indices) -> Array:
     """Lower bounds of the entries of a value, then of their negatives: (nodes, 2 * count)."""
     shape = (len(entries), 2 * entries.shape[1])
-    mapped = model.maps.get(name)
-    if mapped is not None and len(mapped.parts) == 1 and isinstance(mapped.parts[0], Dense) and mapped.parts[0].copies == 1:
-        # sound: a row of W and an entry of the bias are the form itself, one node further back, without rounding.
-        rows, bias = mapped.parts[0].rows(entries), mapped.bias[entries]
+    jump = model.jumps.get(name)
+    if jump is not None and isinstance(jump.mapped.parts[0], Dense) and jump.mapped.parts[0].copies == 1:
+        # sound: a row of W and an entry of the bias are the form itself, further back, without rounding.
+        rows, bias = jump.mapped.parts[0].rows(entries), jump.mapped.bias[entries]
         forms, constant = np.concatenate([rows, -rows], axis=1), np.concatenate([bias, -bias], axis=1)
-        return lower_bounds(model, seen, {model.network.producers[name].inputs[0]: forms}, shape, Choices(), constant=constant)
+        return lower_bounds(model, seen, {jump.source: forms}, shape, Choices(), constant=constant)
     forms = np.zeros((*shape, model.network.size(name)))
     places, columns = np.arange(len(entries))[:, None], np.arange(entries.shape[1])
     forms[places, columns, entries] = 1.0

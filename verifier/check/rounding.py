@@ -11,6 +11,15 @@ Let u = 2**-53 and eta = 2**-1075, half the smallest positive float64. Hardware 
 3. So where coefficients A meet y = W x + b, whatever float row A' was computed for A W: if m >= |x| then
    A y = A W x + A b >= A' x + A b - gamma_k |A| (|W| m) - k eta (1 + gamma_k) sum(m).
    All that a step loses is at most |A| @ e + t, with a vector e and a number t that depend on the node alone.
+4. An activation y = f(z) above z = W x + b, in one go. Its lines have slopes l below and h above, both in [0, 1], and an offset
+   t >= 0 above: for a = p + n, split by sign, a f(z) >= (a l + n (h - l)) z + n t. The coefficients A' of z, computed as
+   a l + n (h - l) with h - l rounded, err by at most 5 u |a| + 3 eta, whatever the signs. So what is lost is
+   - at z, at most |a| @ (5 u max|z|), and 3 eta sum(max|z|);
+   - for A' W by lemma 3, at most (1 + 5 u) |a| @ (gamma_k |W| max|x|), and its underflow;
+   - for A' b, computed as a @ (l b) + n @ ((h - l) b), at most |a| @ (9 u |b|) beyond the two products' own errors, and
+     3 eta sum|b|;
+   - for those products, with t in the second: lemma 2 with the magnitudes t + 2 |b|.
+   A charge |a| @ e is a @ e - 2 n @ e, so that it is taken off by the same two products, whose errors grow by 3 gamma_k e.
 
 `gamma` is four times what the lemmas ask. The excess pays for the rounding of e and of |A| @ e, which is of relative size
 k u, far below 1. Underflow is paid for apart: FLOOR, added to each entry of an e before coefficients multiply it, is 2**115 eta

@@ -15,7 +15,7 @@ from verifier.check.float_model import prepare_floats
 from verifier.check.rebound import rebounded
 from verifier.formula import Atom, Term, atom, left_side
 from verifier.network import Network, Node
-from verifier.ops import LeakyRelu, Linear, MaxPool, Power, Product, Relu, frozen_array
+from verifier.ops import LeakyRelu, Linear, MaxPool, Power, Product, Relu, Scale, frozen_array
 from verifier.query import Query
 from verifier.region import Box
 
@@ -27,6 +27,21 @@ def affine(rng: np.random.Generator) -> Network:
         weight = rng.normal(size=(4, 4)) * 2.0 ** rng.integers(-30, 30, size=(4, 4))
         nodes.append(Node(f"z{k}", Linear(frozen_array(weight), frozen_array(rng.normal(size=4))), (last,)))
         last = f"z{k}"
+    return Network("x", (1, 4), tuple(nodes), last)
+
+
+def layered(rng: np.random.Generator) -> Network:
+    """Activations over layers that make entries large and alike in turn, and take differences of them."""
+    nodes, last = [], "x"
+    for k in range(4):
+        alike = 2.0**20 * rng.random(4) + rng.normal(size=(4, 4))
+        differing = rng.integers(-40, 40, size=(4, 4)) / 8
+        differing[:, 0] -= differing.sum(axis=1)
+        weight, bias = (alike, np.zeros((1, 4))) if k % 2 == 0 else (differing, 4 * rng.random((1, 4)))
+        nodes.append(Node(f"z{k}", Linear(frozen_array(weight), frozen_array(np.zeros(4))), (last,)))
+        nodes.append(Node(f"b{k}", Scale(frozen_array(np.ones((1, 4))), frozen_array(bias)), (f"z{k}",)))
+        nodes.append(Node(f"a{k}", LeakyRelu(float(rng.random())), (f"b{k}",)))
+        last = f"a{k}"
     return Network("x", (1, 4), tuple(nodes), last)
 
 
@@ -87,7 +102,7 @@ def violations(family: Callable[[np.random.Generator], Network], seed: int) -> i
     return count
 
 
-FAMILIES = (affine, bent, multiplied, squared, cubed, pooled)
+FAMILIES = (affine, layered, bent, multiplied, squared, cubed, pooled)
 
 
 def found(family: Callable[[np.random.Generator], Network]) -> int:
@@ -121,6 +136,28 @@ PLANTED = [
 def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch, module, name: str, bug: object, family) -> None:
     monkeypatch.setattr(module, name, bug)
     assert found(family) > 0
+
+
+def test_layers_passed_at_once_need_their_charge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float_backward, "gamma", lambda terms: 0.0)
+    monkeypatch.setattr(float_backward, "UNIT", 0.0)
+    assert found(layered) > 0
+
+
+def test_jumps_compose_only_what_needs_no_arithmetic() -> None:
+    rng = np.random.default_rng(0)
+    network = layered(rng)
+    assert prepare_floats(network).jumps["b2"].source == "a1"
+    nodes = (
+        Node("r", Scale(frozen_array([[1.0, 1.0]]), frozen_array([[1.0, 0.0]])), ("x",)),
+        Node("z", Linear(frozen_array(rng.normal(size=(2, 2))), frozen_array([1.0, 0.0])), ("r",)),
+        Node("u", Scale(frozen_array([[1.0, 1.0]]), frozen_array([[0.0, 3.0]])), ("z",)),
+        Node("v", Scale(frozen_array([[1.0, 1.0]]), frozen_array([[0.1, 0.0]])), ("u",)),
+        Node("w", Scale(frozen_array([[1.0, 2.0]]), frozen_array([[0.0, 0.0]])), ("u",)),
+    )
+    jumps = prepare_floats(Network("x", (1, 2), nodes, "w")).jumps
+    assert {name: jump.source for name, jump in jumps.items()} == {"r": "x", "z": "r", "u": "r", "v": "u", "w": "u"}
+    assert jumps["u"].mapped.bias.tolist() == [1.0, 3.0]
 
 
 def line_violations(seed: int) -> int:
