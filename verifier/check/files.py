@@ -2,12 +2,16 @@
 
 A file holds the whole query but for the network, which it names by hash. Fractions are written as strings such as `-3/8`; proof
 trees are flat arrays (see `verifier.check.flat_tree`).
+
+A file may come from anywhere: what it can make the reader hold in memory is bounded by the limits below.
 """
 
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import tempfile
 import zipfile
 import zlib
@@ -29,6 +33,12 @@ from verifier.region import Ball, Box, ExactBox, Polytope, Region
 
 SCHEMA = "verifier-certificate/2"
 DOCUMENT = "certificate.json"
+MOST_BYTES = 2**31
+"""Of all members together, unpacked."""
+MOST_DOCUMENT_BYTES = 2**28
+MOST_ENTRIES = 2**25
+"""Along the first axes of all arrays that a certificate names, each as often as it is named: nodes, closes, rows ..."""
+FRACTION = re.compile(r"-?[0-9]{1,4000}(/[0-9]{1,4000})?", re.ASCII)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 DAMAGE = (
     ArithmeticError, AttributeError, EOFError, IndexError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError,
@@ -69,7 +79,7 @@ def read_certificate(path: str | os.PathLike[str], network: Network) -> tuple[Qu
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
+            members = _members(archive)
         document = json.loads(members[DOCUMENT])
         schema = document["schema"]
     except OSError as error:
@@ -94,6 +104,15 @@ def read_certificate(path: str | os.PathLike[str], network: Network) -> tuple[Qu
     if not same:
         raise BadCertificate(f"certificate {os.fspath(path)!r} holds another query than the one it names; make it anew")
     return query, certificate
+
+
+def _members(archive: zipfile.ZipFile) -> Mapping[str, bytes]:
+    """All members by name; an archive gives no more of a member than the size it states."""
+    if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes unpacked")
+    if archive.getinfo(DOCUMENT).file_size > MOST_DOCUMENT_BYTES:
+        raise ValueError(f"{DOCUMENT} has more than {MOST_DOCUMENT_BYTES} bytes")
+    return {name: archive.read(name) for name in archive.namelist()}
 
 
 def _damaged(path: str | os.PathLike[str], error: BaseException) -> BadCertificate:
@@ -129,18 +148,35 @@ class _ArrayWriter:
 
 
 class _ArrayReader:
-    """Arrays by member name, read once each, not to be written to."""
+    """Arrays by member name, read once each, not to be written to. Raises ValueError for what is damaged or too much."""
 
     def __init__(self, members: Mapping[str, bytes]) -> None:
         self._members = members
         self._arrays: dict[str, NDArray] = {}
+        self._left = MOST_ENTRIES
 
     def array(self, name: str) -> NDArray:
         if name not in self._arrays:
-            array = np.lib.format.read_array(io.BytesIO(self._members[name]), allow_pickle=False)
-            array.setflags(write=False)
-            self._arrays[name] = array
+            self._arrays[name] = _array(self._members[name])
+        self._left -= len(self._arrays[name])
+        if self._left < 0:
+            raise ValueError(f"more than {MOST_ENTRIES} entries")
         return self._arrays[name]
+
+
+def _array(content: bytes) -> NDArray:
+    """The plain numbers of a .npy member."""
+    stream = io.BytesIO(content)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an array is not in version 1.0 of the .npy format")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.kind not in "biuf" or is_fortran or not shape or min(shape) < 0:
+        raise ValueError("an array is not made of numbers in C order")
+    if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError("an array has another length than it states")
+    array = np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+    array.setflags(write=False)
+    return array
 
 
 def _region_out(region: Region, arrays: _ArrayWriter) -> dict[str, Any]:
@@ -167,9 +203,9 @@ def _region_in(data: Mapping[str, Any], arrays: _ArrayReader) -> Region:
         case "box":
             return _box_in(data, arrays)
         case "ball":
-            return Ball(arrays.array(data["center"]), float(Fraction(data["radius"])), _box_in(data["domain"], arrays))
+            return Ball(arrays.array(data["center"]), float(_fraction(data["radius"])), _box_in(data["domain"], arrays))
         case "exact-box":
-            return ExactBox(tuple(map(Fraction, data["lower"])), tuple(map(Fraction, data["upper"])))
+            return ExactBox(tuple(map(_fraction, data["lower"])), tuple(map(_fraction, data["upper"])))
         case "polytope":
             constraints = tuple(_formula_in(constraint) for constraint in data["constraints"])
             if not all(isinstance(constraint, Atom) for constraint in constraints):
@@ -201,7 +237,14 @@ def _formula_in(data: Mapping[str, Any]) -> Formula:
         return And(tuple(_formula_in(part) for part in data["and"]))
     if "or" in data:
         return Or(tuple(_formula_in(part) for part in data["or"]))
-    terms = tuple(Term(str(value), int(index), Fraction(coefficient)) for value, index, coefficient in data["terms"])
+    terms = tuple(Term(str(value), int(index), _fraction(coefficient)) for value, index, coefficient in data["terms"])
     if data["relation"] not in ("<", "<="):
         raise ValueError(f"unknown relation {data['relation']!r}")
-    return Atom(terms, Fraction(data["bias"]), data["relation"] == "<")
+    return Atom(terms, _fraction(data["bias"]), data["relation"] == "<")
+
+
+def _fraction(text: str) -> Fraction:
+    """A number written as a fraction of whole numbers, which are short; no powers of ten, which could be huge."""
+    if FRACTION.fullmatch(text) is None:
+        raise ValueError("a number is not written as a fraction of whole numbers")
+    return Fraction(text)

@@ -50,14 +50,14 @@ def flatten(group: Group, store: Store) -> dict[str, Any]:
 def unflatten(data: Mapping[str, Any], load: Load) -> Group:
     """The group of a document. Raises ValueError, KeyError, IndexError or TypeError where it is damaged."""
     is_split, rebound, step_counts, close_counts = (
-        load(data[name]).tolist() for name in ("is_split", "rebound", "step_counts", "close_counts")
+        _listed(load(data[name])) for name in ("is_split", "rebound", "step_counts", "close_counts")
     )
-    splits = list(zip(*(load(data[name]).tolist() for name in ("split_value", "split_index", "split_at")), strict=True))
+    splits = list(zip(*(_listed(load(data[name])) for name in ("split_value", "split_index", "split_at")), strict=True))
     steps = [
         Step(str(entry["value"]), load(entry["indices"]), load(entry["signs"]), relaxation)
         for entry, relaxation in zip(data["steps"], _relaxations_in(data["step_relaxations"], load), strict=True)
     ]
-    disjuncts = load(data["close_disjunct"]).tolist()
+    disjuncts = _listed(load(data["close_disjunct"]))
     closes = [
         Close(int(disjunct), relaxation)
         for disjunct, relaxation in zip(disjuncts, _relaxations_in(data["close_relaxations"], load), strict=True)
@@ -79,6 +79,12 @@ def unflatten(data: Mapping[str, Any], load: Load) -> Group:
         )
         nodes[position] = ProofNode(own_steps, own_closes, split, rebound[position])
     return Group(tuple(int(d) for d in data["disjuncts"]), nodes[0])
+
+
+def _listed(array: NDArray) -> list[Any]:
+    if array.ndim != 1:
+        raise ValueError("a list is stored as an array of another shape")
+    return array.tolist()
 
 
 def _taken(items: list[Any], count: int) -> tuple[Any, ...]:
@@ -123,9 +129,9 @@ def _column_out(place: tuple[str, str], arrays: Sequence[NDArray], store: Store)
 def _relaxations_in(data: Mapping[str, Any], load: Load) -> list[Relaxation]:
     kinds = []
     for columns in data["kinds"]:
-        loaded = [(str(role), str(name), list(load(stack)), load(which).tolist()) for role, name, stack, which in columns]
+        loaded = [(str(role), str(name), list(load(stack)), _listed(load(which))) for role, name, stack, which in columns]
         kinds.append([_relaxation(loaded, row) for row in reversed(range(len(loaded[0][3])))])
-    order = load(data["order"]).tolist()
+    order = _listed(load(data["order"]))
     if sum(len(kind) for kind in kinds) != len(order):
         raise ValueError("the counts of relaxations do not fit")
     return [kinds[kind].pop() for kind in order]

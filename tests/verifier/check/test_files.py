@@ -1,6 +1,7 @@
+import io
 import json
 import zipfile
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split, Step
-from verifier.check import check, read_certificate, write_certificate
+from verifier.check import check, files, read_certificate, write_certificate
 from verifier.check.flat_tree import flatten, unflatten
 from verifier.errors import BadCertificate
 from verifier.formula import FALSE, And, Or, atom, conjoin
@@ -141,6 +142,9 @@ def test_every_truncation_and_flipped_byte_is_found_or_harmless(network: Network
         (lambda d: d.update(assertion={"terms": [["nothing", 0, "1"]], "bias": "0", "relation": "<="}), "no value 'nothing'"),
         (lambda d: d.update(assertion={"terms": [], "bias": "0", "relation": "="}), "unknown relation '='"),
         (lambda d: d.update(assertion={"terms": [], "bias": "1/0", "relation": "<"}), "ZeroDivisionError"),
+        (lambda d: d.update(assertion={"terms": [], "bias": "1e999999999", "relation": "<"}), "not written as a fraction"),
+        (lambda d: d.update(assertion={"terms": [], "bias": "9" * 5000, "relation": "<"}), "not written as a fraction"),
+        (lambda d: d.update(assertion={"terms": [], "bias": 1e300, "relation": "<"}), "damaged: TypeError"),
         (lambda d: d.update(schema="verifier-certificate/1"), "has schema 'verifier-certificate/1'; this version reads"),
         (lambda d: d["groups"][0].update(split_at=d["groups"][0]["close_disjunct"]), "damaged: ValueError"),
         (lambda d: d["groups"][0].update(steps=[]), "damaged: ValueError"),
@@ -175,7 +179,79 @@ def test_pickled_arrays_are_never_loaded(network: Network, tmp_path: Path) -> No
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(BadCertificate, match="Object arrays cannot be loaded"):
+    with pytest.raises(BadCertificate, match="not made of numbers"):
+        read_certificate(path, network)
+
+
+def rewritten(path: Path, name: str, content: bytes) -> None:
+    """The archive with other content of one member."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, kept in (members | {name: content}).items():
+            archive.writestr(member, kept)
+
+
+def header(shape: tuple[int, ...], kind: str = "<f8") -> bytes:
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header((10**15,)), "another length than it states"),
+        (header((10**15, 0)), "more than 33554432 entries"),
+        (header((2**61,)), "another length than it states"),
+        (header((-1,)) + bytes(8), "not made of numbers"),
+        (header(()) + bytes(8), "not made of numbers"),
+        (header((10**15,), "|V0"), "not made of numbers"),
+        (header((10**15,), "<U0"), "not made of numbers"),
+        (header((1,)).replace(b"Y\x01", b"Y\x02") + bytes(8), "version 1.0"),
+    ],
+)
+def test_arrays_that_lie_about_themselves(network: Network, tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "proof.zip"
+    write_certificate(*proof(network), path)
+    with zipfile.ZipFile(path) as archive:
+        document = json.loads(archive.read("certificate.json"))
+    rewritten(path, document["groups"][0]["close_disjunct"], content)
+    with pytest.raises(BadCertificate, match=message):
+        read_certificate(path, network)
+
+
+def test_archives_that_unpack_to_too_much_are_not_unpacked(network: Network, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "proof.zip"
+    write_certificate(*proof(network), path)
+    rewritten(path, "arrays/more.npy", bytes(10**7))
+    read_certificate(path, network)
+    monkeypatch.setattr(files, "MOST_BYTES", 10**7)
+    with pytest.raises(BadCertificate, match="more than 10000000 bytes unpacked"):
+        read_certificate(path, network)
+
+
+def test_an_array_named_often_counts_often(network: Network, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "proof.zip"
+    query, certificate = proof(network)
+    monkeypatch.setattr(files, "MOST_ENTRIES", 200)
+    for count, fits in ((1, True), (40, False)):
+        write_certificate(query, replace(certificate, groups=certificate.groups * count), path)
+        if fits:
+            read_certificate(path, network)
+            continue
+        with pytest.raises(BadCertificate, match="more than 200 entries"):
+            read_certificate(path, network)
+
+
+def test_formulas_nested_beyond_reason(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "proof.zip"
+    write_certificate(*proof(network), path)
+    with zipfile.ZipFile(path) as archive:
+        document = json.loads(archive.read("certificate.json"))
+    deep = '{"and": [' * 10**5 + '{"and": []}' + "]}" * 10**5
+    text = json.dumps(document | {"assertion": "HERE"}).replace('"HERE"', deep)
+    rewritten(path, "certificate.json", text.encode())
+    with pytest.raises(BadCertificate, match="damaged: RecursionError"):
         read_certificate(path, network)
 
 
