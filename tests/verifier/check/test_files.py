@@ -1,4 +1,3 @@
-import io
 import json
 import zipfile
 from dataclasses import fields, is_dataclass, replace
