@@ -4,7 +4,7 @@ functions such as sin whose values are irrational, within float64 bounds."""
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, assert_never, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from verifier.check.boxes import first_boxes
 from verifier.check.exact import Matrix, assert_ieee_arithmetic
 from verifier.check.float_model import prepare_floats
 from verifier.check.linear_map import LinearMap, linear_map, pool_windows
+from verifier.check.whole import BITS, digits_of, product
 from verifier.errors import BadQuery, UnsupportedOp
 from verifier.formula import And, Atom, Formula, Or, holds
 from verifier.network import Network, Node
@@ -46,6 +47,9 @@ from verifier.ops import (
 from verifier.query import Query
 from verifier.region import constraints, exact_bounds, exact_point, round_down, round_up
 
+FEW_ENTRIES = 2**10
+"""In a matrix: too few to be worth cutting into digits."""
+
 Ratio: TypeAlias = tuple[NDArray[np.object_], int]
 """Python integers and the positive denominator they share."""
 
@@ -71,6 +75,29 @@ def replay(network: Network, x: NDArray[np.float64]) -> Mapping[str, tuple[Fract
 
 def replay_exact(network: Network, point: Sequence[Fraction]) -> Mapping[str, tuple[Fraction, ...]]:
     """Every value of the network at a rational input, exactly, flat in C order."""
+    return {name: tuple(ratio) for name, ratio in _evaluated(network, point).items()}
+
+
+class _Ratios(Sequence[Fraction]):
+    """Whole numbers over one denominator; those asked for become fractions."""
+
+    def __init__(self, ratio: Ratio) -> None:
+        self._whole, self._denominator = ratio
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    @overload
+    def __getitem__(self, index: int) -> Fraction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Fraction]: ...
+    def __getitem__(self, index: int | slice) -> Fraction | Sequence[Fraction]:
+        if isinstance(index, slice):
+            return _Ratios((self._whole[index], self._denominator))
+        return Fraction(int(self._whole[index]), self._denominator)
+
+
+def _evaluated(network: Network, point: Sequence[Fraction]) -> Mapping[str, Sequence[Fraction]]:
     assert_ieee_arithmetic()
     shared = math.lcm(*(v.denominator for v in point))
     whole = np.array([v.numerator * (shared // v.denominator) for v in point], dtype=object)
@@ -79,7 +106,7 @@ def replay_exact(network: Network, point: Sequence[Fraction]) -> Mapping[str, tu
         if isinstance(node.op, TRANSCENDENTAL_OPS):
             raise UnsupportedOp(type(node.op).__name__, node.output, "its values are irrational; `enclose` bounds them")
         values[node.output] = _evaluate(network, node, [values[name] for name in node.inputs])
-    return {name: tuple(Fraction(n, denominator) for n in whole) for name, (whole, denominator) in values.items()}
+    return {name: _Ratios(ratio) for name, ratio in values.items()}
 
 
 def enclose(network: Network, point: Sequence[Fraction]) -> Mapping[str, tuple[Array, Array]]:
@@ -110,7 +137,7 @@ def confirms(query: Query, x: NDArray[np.float64]) -> bool:
     if any(isinstance(node.op, TRANSCENDENTAL_OPS) for node in query.network.nodes):
         return _surely_holds(query.assertion, enclose(query.network, exact))
     try:
-        return holds(query.assertion, replay_exact(query.network, exact))
+        return holds(query.assertion, _evaluated(query.network, exact))
     except _Undefined:
         return False
 
@@ -188,6 +215,10 @@ def _apply(mapped: LinearMap, inputs: Sequence[Ratio]) -> Ratio:
 
 def _product(matrix: Matrix, x: Ratio) -> Ratio:
     vector, denominator = x
+    digits = digits_of(matrix) if _size(matrix) > FEW_ENTRIES else None
+    if digits is not None and digits.parts:
+        whole, exponent = product(digits, vector), BITS * digits.lowest
+        return (whole, denominator << -exponent) if exponent < 0 else (whole * 2**exponent, denominator)
     if not isinstance(matrix, csr_array):
         weights, unit = _ratio(matrix)
         return weights.dot(vector), denominator * unit
@@ -197,6 +228,10 @@ def _product(matrix: Matrix, x: Ratio) -> Ratio:
     if rows.size:
         result[rows] = np.add.reduceat(weights * vector[matrix.indices], matrix.indptr[rows])
     return result, denominator * unit
+
+
+def _size(matrix: Matrix) -> int:
+    return int(matrix.nnz) if isinstance(matrix, csr_array) else matrix.size
 
 
 def _add(terms: Sequence[Ratio]) -> Ratio:
