@@ -23,7 +23,7 @@ from verifier.engines.subproblems import (
     Subproblems,
     children,
     climb,
-    close_of,
+    closes_of,
     evaluate,
     joined,
     pushed,
@@ -251,8 +251,9 @@ class _Search:
         result = evaluate(self.exact, candidates.to(torch.float64))
         # a strict atom is refuted by zero itself
         confirmed = (result > self.target) | (self.exact.strict[candidates.tree] & (result >= 0)) | candidates.bound.isinf()
-        for k in (confirmed & ~candidates.bound.isinf()).nonzero()[:, 0].tolist():
-            self.nodes[int(candidates.node[k])].closed = close_of(self.exact, self.batch.groups, candidates, k)
+        refuted = candidates.take(confirmed & ~candidates.bound.isinf())
+        for node, close in zip(refuted.node.tolist(), closes_of(self.exact, self.batch.groups, refuted), strict=True):
+            self.nodes[node].closed = close
         bound = subs.bound.clone()
         bound[passed] = result.to(bound.dtype)
         left = ~passed

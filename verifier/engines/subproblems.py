@@ -5,7 +5,7 @@ axis, and so do all slopes, so that choosing, joining and stepping are single op
 The search runs in float32; what it closes is confirmed in float64 with the slopes as they will be stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from verifier.domains.relaxations import (
 from verifier.engines.bound import Clock, push
 from verifier.engines.branching import split_points, split_scores
 from verifier.engines.problem import Batch, Goals, Group, goal_rows
+from verifier.engines.reduced import Point, Reduced, gradients, loosened, passed, reduce
 from verifier.network import Network
 from verifier.ops import STEP_OPS, MaxPool
 
@@ -66,7 +67,8 @@ class Roots:
     watched: the values whose bounds matter to a pass; sloped, upper_sloped: the nodes with a choice of what stands below and
     above them. units: (trees, watched),
     typical size of the coefficients that reach a value, the unit of its multipliers. free: (watched,), where multipliers may
-    always act. strict: (trees,), whether the goal is refuted by 0 itself.
+    always act. strict: (trees,), whether the goal is refuted by 0 itself. reduced: the network without its decided neurons, for
+    passes in float32; None where it has other nonlinear nodes than Relu.
     """
 
     network: Network
@@ -79,6 +81,7 @@ class Roots:
     units: Tensor
     free: Tensor
     strict: Tensor
+    reduced: Reduced | None
 
     def to(self, dtype: torch.dtype) -> "Roots":
         """The same in another precision; the box is rounded outward."""
@@ -179,6 +182,7 @@ def roots_of(batch: Batch) -> Roots:
     free = torch.cat([torch.full((n,), v in batch.multiplied) for v, n in zip(watched.names, watched.sizes, strict=True)])
     goals = [group.goals[0].atom for group in batch.groups]
     rows = goal_rows(network, goals)
+    parts = dict(zip(watched.names, free.split(watched.sizes), strict=True))
     return Roots(
         network,
         watched,
@@ -190,6 +194,7 @@ def roots_of(batch: Batch) -> Roots:
         _units(batch, rows, watched),
         free,
         torch.tensor([atom.strict for atom in goals]),
+        reduce(network, batch.bounds, parts, rows, batch.atoms),
     )
 
 
@@ -303,6 +308,8 @@ def _used(roots: Roots, subs: Subproblems) -> tuple[str, ...]:
 @torch.no_grad()
 def evaluate(roots: Roots, subs: Subproblems) -> Tensor:
     """The bounds (count,) that the choices give."""
+    if roots.reduced is not None and subs.low.dtype == torch.float32:
+        return passed(roots.reduced, _point(roots.reduced, subs)).bounds
     return _value(_problem(roots, subs), _choices_of(roots, subs))
 
 
@@ -310,9 +317,16 @@ def _choices_of(roots: Roots, subs: Subproblems) -> Choices:
     return _choices(roots, (subs.slopes, subs.multipliers, subs.relations), _sides(subs), _used(roots, subs))
 
 
+def _point(reduced: Reduced, subs: Subproblems) -> Point:
+    low, high, multipliers = (side[:, reduced.watched] for side in (subs.low, subs.high, subs.multipliers))
+    return Point(subs.tree, low, high, subs.slopes[:, reduced.sloped], multipliers, subs.relations)
+
+
 @torch.no_grad()
 def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
     """The same with `count` candidates each for the next split, and the inputs (subproblems, size) that attain the bounds."""
+    if roots.reduced is not None:
+        return _with_branches_reduced(roots.reduced, subs, count)
     problem, choices = _problem(roots, subs), _choices_of(roots, subs)
     seen: dict[str, Tensor] = {}
     _value(problem, choices, seen)
@@ -327,36 +341,45 @@ def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subprobl
     return replace(subs, branches=places, at=at.gather(1, branches)), torch.where(slope >= 0, low, high)
 
 
+def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
+    point = _point(reduced, subs)
+    found = passed(reduced, point)
+    scores = loosened(reduced, point, found)
+    best, places = scores.topk(min(count, scores.shape[1]), dim=1)
+    branches = torch.where(best > 0, reduced.watched[places], -1)
+    center, radius = (side[subs.tree] for side in reduced.box)
+    return replace(subs, branches=branches, at=torch.zeros_like(best)), center - found.at_input.sign() * radius
+
+
 def stored(subs: Subproblems) -> Subproblems:
     """With slopes rounded to half precision, as a certificate keeps them: any slopes prove something, these need less room."""
     return replace(subs, slopes=subs.slopes.half().to(subs.slopes))
 
 
-def close_of(roots: Roots, groups: Sequence[Group], subs: Subproblems, k: int) -> Close:
-    """The close that subproblem k, as `stored`, proves with its choices."""
-    group = groups[int(subs.tree[k])]
-    goal = group.goals[0]
-    one = subs.take(torch.tensor([k]))
-    atoms = group.query.disjuncts[goal.disjunct]
-    multipliers = np.zeros((1, len(atoms)))
-    multipliers[0, [atoms.index(a) for a in group.relations]] = one.relations[0, : len(group.relations)].numpy()
-    multipliers[0, atoms.index(goal.atom)] += 1.0
-    below, above = one.slopes.split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
-    slopes: dict[str, np.ndarray] = {a: s.half().numpy() for a, s in roots.sloped.parts(below).items()}
-    upper_slopes = {a: s.half().numpy() for a, s in roots.upper_sloped.parts(above).items()}
-    for name, choice in pool_choices(roots, one).items():
-        slopes[name] = choice.numpy()
-    by_side = zip(_sides(one), (1.0, -1.0), strict=True)
-    lower, upper = (
-        {v: m.numpy() for v, m in roots.watched.parts((sign * one.multipliers * side).clamp(min=0)).items() if bool(m.any())}
-        for side, sign in by_side
-    )
-    return Close(goal.disjunct, Relaxation(slopes, lower, upper, multipliers, upper_slopes))
+def closes_of(roots: Roots, groups: Sequence[Group], subs: Subproblems) -> Iterator[Close]:
+    """The close that each of some subproblems, as `stored`, proves with its choices."""
+    below, above = subs.slopes.half().split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
+    slopes = {a: s[:, None].numpy() for a, s in roots.sloped.parts(below).items()}
+    slopes.update({name: choice[:, None].numpy() for name, choice in pool_choices(roots, subs).items()})
+    upper_slopes = {a: s[:, None].numpy() for a, s in roots.upper_sloped.parts(above).items()}
+    sides = [(sign * subs.multipliers * side).clamp(min=0) for side, sign in zip(_sides(subs), (1.0, -1.0), strict=True)]
+    bounds = [{v: (m[:, None].numpy(), m.any(1).tolist()) for v, m in roots.watched.parts(side).items()} for side in sides]
+    relations = subs.relations.numpy()
+    for k, tree in enumerate(subs.tree.tolist()):
+        group = groups[tree]
+        goal = group.goals[0]
+        atoms = group.query.disjuncts[goal.disjunct]
+        multipliers = np.zeros((1, len(atoms)))
+        multipliers[0, [atoms.index(a) for a in group.relations]] = relations[k, : len(group.relations)]
+        multipliers[0, atoms.index(goal.atom)] += 1.0
+        lower, upper = ({v: m[k] for v, (m, used) in side.items() if used[k]} for side in bounds)
+        own, own_upper = ({a: s[k] for a, s in part.items()} for part in (slopes, upper_slopes))
+        yield Close(goal.disjunct, Relaxation(own, lower, upper, multipliers, own_upper))
 
 
-def pool_choices(roots: Roots, one: Subproblems) -> dict[str, Tensor]:
-    """Which entry stands for each maximum, by pool."""
-    lows, highs = roots.watched.parts(one.low), roots.watched.parts(one.high)
+def pool_choices(roots: Roots, subs: Subproblems) -> dict[str, Tensor]:
+    """Which entry stands for each maximum, (count, outputs) by pool."""
+    lows, highs = roots.watched.parts(subs.low), roots.watched.parts(subs.high)
     pools = [node for node in roots.network.nodes if isinstance(node.op, MaxPool)]
     return {n.output: pool_choice(n, roots.network, lows[n.inputs[0]], highs[n.inputs[0]]).index for n in pools}
 
@@ -370,6 +393,8 @@ def climb(
     roots: Roots, subs: Subproblems, *, steps: int, target: float, out_of_time: Clock, rate: float = SLOPE_RATE
 ) -> Subproblems:
     """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best."""
+    if roots.reduced is not None:
+        return _climb_reduced(roots, roots.reduced, subs, steps, target, out_of_time, rate)
     problem, used, sides = _problem(roots, subs), _used(roots, subs), _sides(subs)
     units, limits = roots.units[subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE), _limits(roots, problem.bounds)
     parameters = [p.clone().requires_grad_() for p in (subs.slopes, subs.multipliers, subs.relations)]
@@ -387,6 +412,33 @@ def climb(
         _move(parameters, gradients, moments, (pace, pace * units, pace), step)
         _restrict(parameters, limits, sides)
     return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=best)
+
+
+@torch.no_grad()
+def _climb_reduced(
+    roots: Roots, reduced: Reduced, subs: Subproblems, steps: int, target: float, out_of_time: Clock, rate: float
+) -> Subproblems:
+    point = _point(reduced, subs)
+    units = roots.units[subs.tree][:, reduced.watched] * (MULTIPLIER_RATE / SLOPE_RATE)
+    sides = tuple(side[:, reduced.watched] for side in _sides(subs))
+    limits = tuple(side[:, reduced.sloped] for side in _limits(roots, _bounds(roots, subs)))
+    parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations)]
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    best, kept = subs.bound, [p.clone() for p in parameters]
+    for step in range(steps + 1):
+        at = Point(point.tree, point.low, point.high, *parameters)
+        found = passed(reduced, at)
+        better = found.bounds > best
+        best = torch.where(better, found.bounds, best)
+        kept = [torch.where(better[:, None], p, k) for p, k in zip(parameters, kept, strict=True)]
+        if step == steps or bool((best > target).all()) or out_of_time():
+            break
+        pace = rate * DECAY**step
+        _move(parameters, gradients(reduced, at, found), moments, (pace, pace * units, pace), step)
+        _restrict(parameters, (limits[0], limits[1]), (sides[0], sides[1]))
+    slopes, multipliers = subs.slopes.clone(), subs.multipliers.clone()
+    slopes[:, reduced.sloped], multipliers[:, reduced.watched] = kept[0], kept[1]
+    return replace(subs, slopes=slopes, multipliers=multipliers, relations=kept[2], bound=best)
 
 
 @torch.no_grad()
