@@ -14,10 +14,11 @@ RATE, DECAY = 0.6, 0.6
 
 @dataclass(frozen=True, eq=False)
 class Climbed:
-    """The best bound of each box's row, (boxes,); the slopes below each block that give it, (boxes, size)."""
+    """The best bound of each box's row, (boxes,); the slopes that give it, below each node and above it, (boxes, size)."""
 
     bound: Tensor
-    slopes: Sequence[Tensor]
+    slopes: Mapping[str, Tensor]
+    upper_slopes: Mapping[str, Tensor]
 
 
 def climb_slopes(
@@ -44,7 +45,7 @@ def climb_slopes(
                 for s, z, moved, block in zip(slopes, values, signs, layers.blocks, strict=True)
             ]
             rate *= DECAY
-    return Climbed(best, kept)
+    return Climbed(best, {block.after: s for block, s in zip(layers.blocks, kept, strict=True)}, {})
 
 
 def _passed(

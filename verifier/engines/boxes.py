@@ -13,20 +13,18 @@ from torch import Tensor
 
 from verifier.certificate import Close, ProofNode, Relaxation
 from verifier.engines.bound import Clock
-from verifier.engines.box_bounds import Affine, Boxes, Form, Interval, Layers, has_layers, layers_of, slack_by_input
-from verifier.engines.box_goals import Members, Refutation, refute
-from verifier.engines.box_slopes import Climbed, climb_slopes
+from verifier.engines.box_bounds import has_layers, layers_of
+from verifier.engines.box_goals import Members
+from verifier.engines.box_slopes import Climbed
 from verifier.engines.box_tree import ROOT, Tree
+from verifier.engines.curved_boxes import CurvedFound, CurvedModel
+from verifier.engines.layered_boxes import LayeredFound, LayeredModel
 from verifier.engines.problem import Batch, Goal, Group, Searched, TryPoints
 from verifier.formula import Atom
 from verifier.network import Network
 
 MAX_INPUTS = 30
-BOXES_AT_ONCE = 64
-ENTRIES_AT_ONCE = 2**22  # of the largest coefficient tensor of a batch of boxes
 MAX_BOXES = 2_000_000
-ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-11}  # relative; float32 bounds within it are found again in float64
-TIE = 1e-4  # relative: where an entry's bounds are as far from 0 on both sides, rounding could change its default slope
 SLOPE_SHARE = 0.05  # weight of the goal's own slope, against the slack of the activations, in the choice of a split
 
 
@@ -57,8 +55,8 @@ def _joined(parts: Sequence[_Open]) -> _Open:
 
 
 def can_split_inputs(network: Network) -> bool:
-    """Whether `split_inputs` is made for the network: piecewise linear, of few inputs."""
-    return network.size(network.input) <= MAX_INPUTS and has_layers(network)
+    """Whether `split_inputs` is made for the network: of few inputs."""
+    return network.size(network.input) <= MAX_INPUTS
 
 
 @torch.no_grad()
@@ -111,13 +109,11 @@ class _Search:
         # the goals that may refute each disjunct, by number
         self.members = [_members(self.goals, group, d) for d in self.disjuncts]
         self.alone: dict[int, Close] = {}
-        named = {term.value for goal in self.goals for term in goal.atom.terms}
-        layers = layers_of(batch.network, named)
-        self.models = {dtype: _Model(layers, batch, position, self.goals, dtype) for dtype in (torch.float32, torch.float64)}
+        self.model, self.exact = _models(batch, position, self.goals)
         low, high = (side[position : position + 1] for side in batch.bounds[batch.network.input])
         everything = torch.ones(1, len(self.disjuncts), dtype=torch.bool)
         # one disjunct is closed at leaves alone, whose bounds nothing inherits
-        known = _side_by_side(self.models[torch.float64].known)[:, :, : None if len(self.disjuncts) > 1 else 0]
+        known = (self.exact or self.model).start()[:, :, : None if len(self.disjuncts) > 1 else 0]
         start = torch.tensor([-torch.inf], dtype=torch.float64)
         self.stack = [_Open(low, high, everything, torch.tensor([ROOT]), start, known)]
         self.tree = Tree()
@@ -128,7 +124,7 @@ class _Search:
         at_once = 1
         while self.stack:
             boxes = self._popped(at_once)
-            at_once = min(2 * at_once, self.models[torch.float32].at_once)
+            at_once = min(2 * at_once, self.model.at_once)
             if out_of_time() or self.boxes > MAX_BOXES:
                 return min(float(part.bound.min()) for part in (*self.stack, boxes))
             self.boxes += len(boxes)
@@ -150,15 +146,8 @@ class _Search:
 
     def _bounded(self, boxes: _Open) -> bool:
         """Bound boxes, close what can be closed and split the rest; whether a counterexample was met."""
-        found = self.models[torch.float32].bounded(boxes, self.members, self.target)
-        refuted, empty, weights = found.how.score > found.how.doubt, found.empty, found.how.weights.double()
-        unsure = (found.how.score.abs() <= found.how.doubt) | (found.tied[:, None] & refuted) | empty[:, None]
-        again = (unsure & boxes.open).any(1)
-        if bool(again.any()):
-            exact = self.models[torch.float64].bounded(boxes[again], self.members, self.target)
-            refuted[again] = exact.how.score > exact.how.doubt
-            weights[again] = exact.how.weights
-            empty[again] = exact.empty
+        found = self.model.bounded(boxes.low, boxes.high, boxes.known, self.members, self.target)
+        refuted, empty, weights = self._refuted(boxes, found)
         left = self._closed(boxes, refuted, weights, empty)
         if boxes.known.shape[2]:
             inherits = (left != boxes.open).any(1)[:, None, None]
@@ -173,23 +162,52 @@ class _Search:
         mixture = torch.zeros_like(weights[kept])
         for d, own in enumerate(self.members):
             mixture[:, own.all] = torch.where((worst == d)[:, None], weights[kept][:, own.all], 0.0)
-        climbed = found.climbed(kept, mixture, self.models[torch.float32].rows)
-        sure = (climbed.bound > (mixture * found.doubt[:, kept].T).sum(1)) & ~found.tied[kept]
-        if bool(sure.any()):
-            self._close_climbed(rest, worst, mixture, climbed, sure)
-            open_ = open_ & ~(sure[:, None] & (worst[:, None] == torch.arange(open_.shape[1])))
-            if rest.known.shape[2]:
-                rest = replace(rest, known=torch.where(sure[:, None, None], found.proved()[kept], rest.known))
-            more = open_.any(1)
-            rest, kept, mixture = replace(rest, open=open_)[more], kept[more], mixture[more]
-            if not len(kept):
-                return False
-        slopes, slack = found.blame(kept, mixture)
+        rest, still, mixture = self._raised(rest, found, kept, worst, mixture)
+        if not len(still):
+            return False
+        slopes, slack = found.blame(still, mixture)
         corners = torch.where(slopes >= 0, rest.low, rest.high)
         if self.try_points(self.position, torch.cat([corners, (rest.low + rest.high) / 2])):
             return True
         self._split(rest, slack + SLOPE_SHARE * slopes.abs() * (rest.high - rest.low))
         return False
+
+    def _raised(
+        self, rest: _Open, found: LayeredFound | CurvedFound, kept: Tensor, worst: Tensor, mixture: Tensor
+    ) -> tuple[_Open, Tensor, Tensor]:
+        """Close the worst disjunct of open boxes by better slopes, where its score is near; what stays open of the three.
+
+        kept: the boxes' places among those bounded.
+        """
+        score = found.how.score[kept].gather(1, worst[:, None])[:, 0]
+        near = (score > -self.model.near).nonzero()[:, 0]
+        if not len(near):
+            return rest, kept, mixture
+        climbed = found.climbed(kept[near], mixture[near])
+        doubt = (mixture[near] * found.doubt[:, kept[near]].T).sum(1)
+        passed = (climbed.bound > doubt) & ~found.tied[kept[near]]
+        if not bool(passed.any()):
+            return rest, kept, mixture
+        self._close_climbed(rest[near], worst[near], mixture[near], climbed, passed)
+        sure = torch.zeros(len(kept), dtype=torch.bool).index_put((near,), passed)
+        open_ = rest.open & ~(sure[:, None] & (worst[:, None] == torch.arange(rest.open.shape[1])))
+        if rest.known.shape[2]:
+            rest = replace(rest, known=torch.where(sure[:, None, None], found.proved()[kept], rest.known))
+        more = open_.any(1)
+        return replace(rest, open=open_)[more], kept[more], mixture[more]
+
+    def _refuted(self, boxes: _Open, found: LayeredFound | CurvedFound) -> tuple[Tensor, Tensor, Tensor]:
+        """What is refuted (boxes, disjuncts), which boxes are empty, and the weights of goals; where unsure, found exactly."""
+        refuted, empty, weights = found.how.score > found.how.doubt, found.empty, found.how.weights.double()
+        unsure = (found.how.score.abs() <= found.how.doubt) | (found.tied[:, None] & refuted) | empty[:, None]
+        again = (unsure & boxes.open).any(1)
+        if self.exact is not None and bool(again.any()):
+            part = boxes[again]
+            exact = self.exact.bounded(part.low, part.high, part.known, self.members, self.target)
+            refuted[again] = exact.how.score > exact.how.doubt
+            weights[again] = exact.how.weights
+            empty[again] = exact.empty
+        return refuted, empty, weights
 
     def _closed(self, boxes: _Open, refuted: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
         """Record what is refuted, (boxes, disjuncts). Returns which disjuncts stay open."""
@@ -204,11 +222,14 @@ class _Search:
         return left & ~refuted
 
     def _close_climbed(self, boxes: _Open, worst: Tensor, weights: Tensor, climbed: Climbed, sure: Tensor) -> None:
-        blocks = self.models[torch.float32].layers.blocks
         for row in sure.nonzero()[:, 0].tolist():
             plain = self.close_of(self.disjuncts[int(worst[row])], weights[row])
-            slopes = {b.after: s[row : row + 1].double().numpy() for b, s in zip(blocks, climbed.slopes, strict=True)}
-            self.tree.close_by(int(boxes.node[row]), replace(plain, relaxation=replace(plain.relaxation, slopes=slopes)))
+            slopes, upper_slopes = (
+                {name: tensor[row : row + 1].double().numpy().copy() for name, tensor in side.items()}
+                for side in (climbed.slopes, climbed.upper_slopes)
+            )
+            relaxation = replace(plain.relaxation, slopes=slopes, upper_slopes=upper_slopes)
+            self.tree.close_by(int(boxes.node[row]), replace(plain, relaxation=relaxation))
 
     def close_of(self, disjunct: int, weights: Tensor) -> Close:
         """The close by a weighted sum of goals, with default slopes; those by one goal are shared."""
@@ -241,6 +262,15 @@ class _Search:
         self.stack.append(both[both.bound.argsort(descending=True, stable=True)])
 
 
+def _models(batch: Batch, position: int, goals: Sequence[Goal]) -> tuple[LayeredModel | CurvedModel, LayeredModel | None]:
+    """What bounds the boxes of a group, and what bounds them again where rounding may decide."""
+    if not has_layers(batch.network):
+        return CurvedModel(batch, position, goals), None
+    layers = layers_of(batch.network, {term.value for goal in goals for term in goal.atom.terms})
+    quick, exact = (LayeredModel(layers, batch, position, goals, dtype) for dtype in (torch.float32, torch.float64))
+    return quick, exact
+
+
 def _goals(group: Group, disjuncts: frozenset[int]) -> list[Goal]:
     """The atoms that may refute each open disjunct: its own goals, and the premises of the whole group."""
     own = [goal for goal in group.goals if goal.disjunct in disjuncts]
@@ -259,80 +289,3 @@ def _premises(group: Group) -> list[Atom]:
     """The common atoms, less bounds on one input, of which a box says all that there is."""
     source = group.query.network.input
     return [a for a in group.common if len(a.terms) > 1 or a.terms[0].value != source]
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Bounds of every goal on every box, and how they refute the disjuncts.
-
-    empty, tied: (boxes,) no input is left; some default slope hangs on rounding.
-    """
-
-    boxes: Boxes
-    lower: Affine
-    how: Refutation
-    doubt: Tensor
-    empty: Tensor
-    tied: Tensor
-
-    def climbed(self, kept: Tensor, weights: Tensor, rows: Form) -> Climbed:
-        """The bound of one weighted sum of goals for each kept box, with better slopes."""
-        mix = weights.to(rows.bias)
-        lines = [line.select(kept) for line in self.boxes.lines]
-        forms = {source: mix @ matrix for source, matrix in rows.weights.items()}
-        boxes = self.boxes
-        return climb_slopes(boxes.layers, lines, boxes.center[kept], boxes.radius[kept], forms, mix @ rows.bias)
-
-    def proved(self) -> Tensor:
-        """Bounds before the blocks, (boxes, 2, entries)."""
-        return _side_by_side([(line.low, line.high) for line in self.boxes.lines]).double()
-
-    def blame(self, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Slopes of one weighted sum of goals for each kept box, and its slack by input, (boxes, inputs)."""
-        mix = weights.to(self.lower.slopes.dtype).T[..., None]
-        slopes = (mix * self.lower.slopes[:, kept]).sum(0)
-        seen = {k: (mix * a[:, kept]).sum(0) for k, a in self.lower.seen.items()}
-        lines = [line.select(kept) for line in self.boxes.lines]
-        return slopes.double(), slack_by_input(self.boxes.layers, lines, self.boxes.radius[kept], seen).double()
-
-
-class _Model:
-    """One group's network, premises and goals in one precision."""
-
-    def __init__(self, layers: Layers, batch: Batch, position: int, goals: Sequence[Goal], dtype: torch.dtype) -> None:
-        self.layers, self.dtype = layers.to(dtype), dtype
-        self.rows: Form = layers.rows([goal.atom for goal in goals]).to(dtype)
-        self.known = [_known(batch, position, block.before, dtype) for block in layers.blocks]
-        widest = max((len(block.form.bias) for block in layers.blocks), default=1)
-        self.at_once = max(1, min(BOXES_AT_ONCE, ENTRIES_AT_ONCE // (2 * widest * widest)))
-
-    def _known_of(self, boxes: _Open) -> Sequence[Interval]:
-        if not boxes.known.shape[2]:
-            return self.known
-        sizes = [len(block.form.bias) for block in self.layers.blocks]
-        low, high = boxes.known.to(self.dtype).unbind(1)
-        return list(zip(low.split(sizes, 1), high.split(sizes, 1), strict=True))
-
-    def bounded(self, boxes: _Open, members: Sequence[Members], target: float) -> _Found:
-        low, high = boxes.low, boxes.high
-        center, radius = ((low + high) / 2).to(self.dtype), ((high - low) / 2).to(self.dtype)
-        inside = Boxes(self.layers, center, radius, self._known_of(boxes))
-        lower = inside.goal_bounds(self.rows, keep=True)
-        error = ROUNDING[self.dtype] * (lower.constant.abs() + (lower.slopes.abs() * (center.abs() + radius)).sum(-1))
-        how = refute(lower, radius, members, error + target)
-        tied = torch.zeros(len(low), dtype=torch.bool)
-        for line in inside.lines:
-            tied |= ((line.low + line.high).abs() < TIE * (line.high - line.low)).any(1)
-        return _Found(inside, lower, how, error + target, inside.crossed, tied)
-
-
-def _side_by_side(bounds: Sequence[Interval]) -> Tensor:
-    """(boxes, 2, entries) from (boxes, size) for each block."""
-    if not bounds:
-        return torch.zeros(1, 2, 0, dtype=torch.float64)
-    return torch.stack([torch.cat(side, 1) for side in zip(*bounds, strict=True)], 1)
-
-
-def _known(batch: Batch, position: int, value: str, dtype: torch.dtype) -> Interval:
-    low, high = (side[position : position + 1] for side in batch.bounds[value])
-    return low.to(dtype), high.to(dtype)

@@ -42,13 +42,14 @@ class Group:
 def groups(query: Query) -> list[Group]:
     """Split the query's disjuncts into groups; a group's proof may use every common atom as a premise.
 
-    Disjuncts share a group where they differ in one atom alone. One with several atoms on its deepest value stays by itself:
-    only common atoms are premises, and it may take all of its own to refute it.
+    Disjuncts share a group where they differ in one atom alone. One with several atoms of its own on its deepest value stays by
+    itself: only common atoms are premises, and it may take all of its own to refute it.
     """
     depth = depths(query.network)
+    everywhere = set(query.disjuncts[0]).intersection(*map(set, query.disjuncts)) if query.disjuncts else set()
     members: dict[object, list[int]] = {}
     for number, disjunct in enumerate(query.disjuncts):
-        deepest = set(_deepest(disjunct, depth))
+        deepest = set(_deepest([a for a in disjunct if a not in everywhere] or disjunct, depth))
         alike = frozenset(a for a in disjunct if a not in deepest) if len(deepest) == 1 else number
         members.setdefault(alike, []).append(number)
     return [_group(query, tuple(numbers), depth) for numbers in members.values()]

@@ -263,5 +263,5 @@ def test_premises_on_a_hidden_layer_spare_boxes() -> None:
 
 def test_which_networks_are_split() -> None:
     assert can_split_inputs(random_network(0, Relu()))
-    assert not can_split_inputs(random_network(0, Sigmoid()))
+    assert can_split_inputs(random_network(0, Sigmoid()))
     assert not can_split_inputs(random_network(0, Relu(), inputs=31))
