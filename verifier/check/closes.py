@@ -16,6 +16,10 @@ from verifier.ops import Array, MaxPool
 
 ENTRIES_AT_ONCE = 2**18
 
+# sound: float64 and int64 hold all numbers of these kinds.
+FLOATS = frozenset(map(np.dtype, (np.float16, np.float32, np.float64)))
+WHOLE = frozenset(map(np.dtype, (np.int8, np.int16, np.int32, np.int64)))
+
 AtomsOf = Callable[[int], tuple[tuple[Atom, ...], AtomForms]]
 Where = tuple[int, int]
 """Node and place among its closes."""
@@ -84,15 +88,13 @@ def _has_shapes(model: FloatModel, given: Relaxation, atoms: int) -> bool:
             if name not in network.shapes or (is_slopes and name not in network.producers):
                 return False
             is_whole = is_slopes and isinstance(network.producers[name].op, MaxPool)
-            if not _is_plain(array, (1, network.size(name)), np.dtype(np.int64 if is_whole else np.float64)):
+            if not _is_plain(array, (1, network.size(name)), WHOLE if is_whole else FLOATS):
                 return False
-    return _is_plain(given.atoms, (1, atoms), np.dtype(np.float64)) or (
-        type(given.atoms) is np.ndarray and given.atoms.size == 0
-    )
+    return _is_plain(given.atoms, (1, atoms), FLOATS) or (type(given.atoms) is np.ndarray and given.atoms.size == 0)
 
 
-def _is_plain(array: object, shape: tuple[int, int], kind: np.dtype) -> bool:
-    return type(array) is np.ndarray and array.dtype == kind and array.shape == shape
+def _is_plain(array: object, shape: tuple[int, int], kinds: frozenset[np.dtype]) -> bool:
+    return type(array) is np.ndarray and array.dtype in kinds and array.shape == shape
 
 
 def choices_of(given: Sequence[Relaxation], atoms: int | None = None) -> Choices:
@@ -102,14 +104,14 @@ def choices_of(given: Sequence[Relaxation], atoms: int | None = None) -> Choices
     """
 
     def stacked(sides: Sequence[Mapping[str, NDArray]]) -> dict[str, NDArray]:
-        return {name: np.stack([side[name] for side in sides]) for name in sides[0]}
+        return {name: _stacked([side[name] for side in sides]) for name in sides[0]}
 
     of_atoms: Array | None
     if atoms is None:
-        of_atoms = np.stack([relaxation.atoms for relaxation in given])
+        of_atoms = _stacked([relaxation.atoms for relaxation in given])
     else:
         none = np.zeros((1, atoms))
-        of_atoms = np.stack([relaxation.atoms if relaxation.atoms.size else none for relaxation in given])
+        of_atoms = _stacked([relaxation.atoms if relaxation.atoms.size else none for relaxation in given])
     return Choices(
         stacked([r.slopes for r in given]),
         stacked([r.lower for r in given]),
@@ -117,6 +119,15 @@ def choices_of(given: Sequence[Relaxation], atoms: int | None = None) -> Choices
         of_atoms if of_atoms.any() else None,
         stacked([r.upper_slopes for r in given]),
     )
+
+
+def _stacked(arrays: Sequence[NDArray]) -> NDArray:
+    """One more axis in front; float64, or int64 for whole numbers."""
+    if all(array is arrays[0] for array in arrays):
+        together = np.broadcast_to(arrays[0], (len(arrays), *arrays[0].shape))
+    else:
+        together = np.stack(arrays)
+    return together.astype(np.float64 if together.dtype.kind == "f" else np.int64)
 
 
 def _allowed(model: FloatModel, choices: Choices, nodes: int) -> NDArray[np.bool_]:

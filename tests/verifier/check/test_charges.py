@@ -5,10 +5,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation
 from verifier.check import boxes as boxes_module
-from verifier.check import check, curves, float_backward, lines, replay
+from verifier.check import check, curves, float_backward, lines, replay, rounding
 from verifier.check.boxes import first_boxes
 from verifier.check.float_backward import Choices, Seen, atom_forms, lower_bounds
 from verifier.check.float_model import prepare_floats
@@ -160,6 +162,18 @@ def test_jumps_compose_only_what_needs_no_arithmetic() -> None:
     assert jumps["u"].mapped.bias.tolist() == [1.0, 3.0]
 
 
+@example(1.7976931348623157e308)
+@example(2.0**-1022)
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_one_operation_is_rounded_beyond_its_neighbour(result: float) -> None:
+    low, high = float(rounding.below(np.array([result]))[0]), float(rounding.above(np.array([result]))[0])
+    if np.isfinite(result):
+        assert low <= np.nextafter(result, -np.inf) and high >= np.nextafter(result, np.inf)
+        assert high - low <= 2.0**-50 * abs(result) + 2.0**-958
+    else:
+        assert (low, high) == (-np.inf, np.inf)
+
+
 def line_violations(seed: int) -> int:
     """Lines of an activation that cross it at an end of its bounds or at 0."""
     rng = np.random.default_rng(seed)
@@ -245,3 +259,18 @@ def test_ties_and_margins_below_rounding_are_decided_exactly() -> None:
         query = Query(network, Box([0.75], [0.75]), Atom(terms, Fraction(-7, 16) + slack, strict))
         result = check(query, Certificate(network.sha256, query.sha256, (Group((0,), proof),)))
         assert result.accepted is accepted and result.exact == 1
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_closes_with_slopes_of_any_precision_are_decided_in_floats(kind: type) -> None:
+    rng = np.random.default_rng(0)
+    first = Node("z", Linear(frozen_array(rng.normal(size=(3, 2))), frozen_array(rng.normal(size=3))), ("x",))
+    last = Node("y", Linear(frozen_array(rng.normal(size=(1, 3))), frozen_array([0.0])), ("a",))
+    network = Network("x", (1, 2), (first, Node("a", Relu(), ("z",)), last), "y")
+    query = Query(network, Box([-1.0, -1.0], [1.0, 1.0]), atom({("y", 0): 1}, 100))
+    for slopes, accepted in ((np.full((1, 3), 0.5), True), (np.array([[0.5, 2.0, 0.5]]), False), ([[0.5, np.nan, 1.0]], False)):
+        held = {"z": np.full((1, 3), 0.25, dtype=kind)}
+        choices = Relaxation({"a": np.array(slopes, dtype=kind)}, held, atoms=np.ones((1, 1), dtype=kind))
+        certificate = Certificate(network.sha256, query.sha256, (Group((0,), ProofNode((), (Close(0, choices),))),))
+        result = check(query, certificate)
+        assert (result.accepted, result.exact) == (accepted, 0), result.reason
