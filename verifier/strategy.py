@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,10 +26,12 @@ from verifier.ops import Array, Conv, Linear
 from verifier.query import Query
 from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
+Efforts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
+
 FEW_CASES = 150  # undecided entries
 FEW_WEIGHTS = 40_000
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
-EFFORTS = ((0, (10,)), (3, (0, 10, 30)), (20, (0, 30, 60)))
+EFFORTS = {"climb": ((0, (10,)), (3, (0, 10))), "optimise": ((3, (0, 10, 30)), (20, (0, 30, 60)))}
 """Steps for the bounds of neurons, then rounds of steps for the goals: three neuron steps cost less than sixty for the goals,
 and gain more."""
 
@@ -90,7 +94,11 @@ class Strategy:
         self.until = self.deadline
 
     def run(self) -> Iterator[tuple[int, Decision]]:
-        together = {"bound": self._bound_plainly, "falsify": self._attack, "optimise": self._bound_hard}
+        together: dict[str, Callable[[list[Case]], Mapping[Case, Verdict]]] = {
+            "bound": self._bound_plainly,
+            "falsify": self._attack,
+            **{name: partial(self._bound_hard, efforts=efforts) for name, efforts in EFFORTS.items()},
+        }
         alone = {"boxes": self._split_inputs, "split": self._split_neurons, "smt": self._ask_smt}
         for turn in self.turns:
             cases = [case for case in self.open if _suits(turn, case)]
@@ -137,10 +145,10 @@ class Strategy:
             self._close(batch, pieces, rounds=(0,))
         return _certified(cases)
 
-    def _bound_hard(self, cases: list[Case]) -> dict[Case, Verdict]:
+    def _bound_hard(self, cases: list[Case], *, efforts: Efforts) -> dict[Case, Verdict]:
         """Optimise the goals, then the bounds of the neurons too where that is not enough."""
         batch, bounded = None, []
-        for neuron_steps, rounds in EFFORTS:
+        for neuron_steps, rounds in efforts:
             pieces = [_Piece(c, n) for c in cases for n in range(len(c.groups)) if n not in c.proofs]
             if not pieces or self._out_of_time():
                 break
@@ -193,9 +201,7 @@ class Strategy:
         (case,) = cases
         return self._search(case, "split", branch_and_bound, rounds=GOAL_STEPS)
 
-    def _search(
-        self, case: Case, name: str, engine: Callable[..., Searched], *, rounds: Sequence[int]
-    ) -> dict[Case, Verdict]:
+    def _search(self, case: Case, name: str, engine: Callable[..., Searched], *, rounds: Sequence[int]) -> dict[Case, Verdict]:
         """Prove the groups still open by cases."""
         hits: list[Array] = []
         test = point_test(case.query)
@@ -217,6 +223,8 @@ class Strategy:
             for k, piece in enumerate(pieces)
             if piece.number not in case.proofs
         }
+        if not left:  # the bounds at the roots were enough
+            return _certified(cases=[case])
         search = engine(
             batch, left, closed=closed, target=target_of(batch), out_of_time=self._out_of_time, try_points=try_points
         )
