@@ -128,7 +128,7 @@ class _Search:
             if out_of_time() or self.boxes > MAX_BOXES:
                 return min(float(part.bound.min()) for part in (*self.stack, boxes))
             self.boxes += len(boxes)
-            if self._bounded(boxes):
+            if self._bounded(boxes, out_of_time):
                 return None
         return torch.inf
 
@@ -144,10 +144,16 @@ class _Search:
             found += len(part)
         return _joined(parts)
 
-    def _bounded(self, boxes: _Open) -> bool:
-        """Bound boxes, close what can be closed and split the rest; whether a counterexample was met."""
+    def _bounded(self, boxes: _Open, out_of_time: Clock) -> bool:
+        """Bound boxes, close what can be closed and split the rest; whether a counterexample was met.
+
+        Where time runs out on the way, boxes go back as they are.
+        """
         found = self.model.bounded(boxes.low, boxes.high, boxes.known, self.members, self.target)
         refuted, empty, weights = self._refuted(boxes, found)
+        if out_of_time():
+            self.stack.append(boxes)
+            return False
         left = self._closed(boxes, refuted, weights, empty)
         if boxes.known.shape[2]:
             inherits = (left != boxes.open).any(1)[:, None, None]
@@ -162,8 +168,14 @@ class _Search:
         mixture = torch.zeros_like(weights[kept])
         for d, own in enumerate(self.members):
             mixture[:, own.all] = torch.where((worst == d)[:, None], weights[kept][:, own.all], 0.0)
+        if out_of_time():
+            self.stack.append(rest)
+            return False
         rest, still, mixture = self._raised(rest, found, kept, worst, mixture)
         if not len(still):
+            return False
+        if out_of_time():
+            self.stack.append(rest)
             return False
         slopes, slack = found.blame(still, mixture)
         corners = torch.where(slopes >= 0, rest.low, rest.high)

@@ -158,7 +158,7 @@ def test_what_stays_open_has_a_bound() -> None:
     network = random_network(3, Relu())
     least = float(output(network, grid())[:, 0].min())
     members = groups(square(network, at_most("y", 0, least - 1e-6)))
-    calls = iter(range(3))
+    calls = iter(range(12))
     found = split_inputs(
         start_batch(members),
         {0: frozenset({0})},
