@@ -96,7 +96,7 @@ def lower_bounds(
     assert not pending, f"rows over unknown values {sorted(pending)}"
     if coefficient is None:
         return total
-    return total + gain + _over_box(coefficient, *bounds[network.input])
+    return total + gain + _over_box(coefficient, context)
 
 
 def _pass_on(node: Node, transferred: "Transferred", pending: dict[str, Tensor]) -> Tensor | float:
@@ -140,11 +140,28 @@ def _weighed(a: Tensor, constants: Tensor) -> Tensor:
     return (a * constants).sum(-1)
 
 
-def _over_box(a: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The least value of the forms a (batch, spec, size) over the box."""
+def _over_box(a: Tensor, context: "_Context") -> Tensor:
+    """The least value of the forms a (batch, spec, size) over the input box."""
+    name = context.network.input
+    box: Middle = context.kept(name, lambda: _middle(*context.bounds[name]))
     # sound: a linear form over a box is smallest at the corner that its signs choose, a * center - |a| * radius
-    center, radius = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
-    return _weighed(a, center[:, None]) + _weighed(a.abs(), -radius[:, None])
+    if box.known:
+        return _LeastOverBox.apply(a, box.center, box.radius)
+    return _weighed(a, box.center) + _weighed(a.abs(), -box.radius)
+
+
+class _LeastOverBox(torch.autograd.Function):
+    """a . center - |a| . radius, (batch, spec); a: (batch, spec, size), center, radius: (batch, 1, size)."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, center: Tensor, radius: Tensor) -> Tensor:
+        ctx.save_for_backward(a, center, radius)
+        return torch.matmul(a, center.mT)[..., 0] - torch.matmul(a.abs(), radius.mT)[..., 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        a, center, radius = ctx.saved_tensors
+        return torch.addcmul(center, a.sign(), radius, value=-1).mul_(gradient[..., None]), None, None
 
 
 @dataclass(frozen=True)
@@ -154,11 +171,11 @@ class _Context:
     choices: Choices
     fixed: dict[str, "Fixed"]
 
-    def lines(self, node: Node) -> "Fixed":
-        """`fixed_lines` of one node, kept."""
-        if node.output not in self.fixed:
-            self.fixed[node.output] = _fixed(node, self.network, self.bounds)
-        return self.fixed[node.output]
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `fixed` has under this name; made where it has nothing yet."""
+        if name not in self.fixed:
+            self.fixed[name] = make()
+        return self.fixed[name]
 
     def shaped(self, coefficient: Tensor, value: str) -> Tensor:
         """(batch, spec, size) as (batch * spec, *value shape)."""
@@ -170,19 +187,44 @@ class _Context:
         return chosen[node.output] if node.output in chosen else default_slopes(node, self.bounds, lowest=lowest)
 
 
-Fixed = Interval | PoolChoice
-"""What a pass uses of a node but cannot choose: the chord of an activation, the entries of a pool."""
+@dataclass(frozen=True)
+class Chord:
+    """The line above an activation, slope and shift (batch, 1, size); known: whether all of it is finite."""
+
+    slope: Tensor
+    shift: Tensor
+    known: bool
+
+    def select(self, entries: Tensor) -> "Chord":
+        """Those of some batch entries."""
+        return Chord(self.slope[entries], self.shift[entries], self.known)
 
 
-def fixed_lines(network: Network, bounds: Mapping[str, Interval]) -> dict[str, Fixed]:
-    """What depends on the bounds alone, by the output of the node: `fixed` of passes under the same bounds."""
-    nodes = [node for node in network.nodes if isinstance(node.op, (*ACTIVATION_OPS, MaxPool))]
-    return {node.output: _fixed(node, network, bounds) for node in nodes}
+@dataclass(frozen=True)
+class Middle:
+    """The input box as center and radius, (batch, 1, size); known: whether all of it is finite."""
+
+    center: Tensor
+    radius: Tensor
+    known: bool
+
+    def select(self, entries: Tensor) -> "Middle":
+        """Those of some batch entries."""
+        return Middle(self.center[entries], self.radius[entries], self.known)
 
 
-def _fixed(node: Node, network: Network, bounds: Mapping[str, Interval]) -> Fixed:
-    low, high = bounds[node.inputs[0]]
-    return pool_choice(node, network, low, high) if isinstance(node.op, MaxPool) else chord(node.op, low, high)
+Fixed = Chord | Middle | PoolChoice
+"""What a pass uses but cannot choose: the chord of an activation, the entries of a pool, the middle of the input box."""
+
+
+def _chord(node: Node, bounds: Mapping[str, Interval]) -> Chord:
+    slope, shift = (side[:, None] for side in chord(node.op, *bounds[node.inputs[0]]))
+    return Chord(slope, shift, bool(shift.isfinite().all()))
+
+
+def _middle(low: Tensor, high: Tensor) -> Middle:
+    center, radius = (0.5 * low + 0.5 * high)[:, None], (0.5 * high - 0.5 * low)[:, None]
+    return Middle(center, radius, bool(center.isfinite().all() and radius.isfinite().all()))
 
 
 Transferred = tuple[list[Tensor | None], Tensor | float]
@@ -198,18 +240,34 @@ def _backward(node: Node, coefficient: Tensor, context: _Context) -> Transferred
 
 def _linear(node: Node, a: Tensor, context: _Context) -> Transferred:
     weight, bias = (constant(node.op, name, a.dtype, a.device) for name in ("weight", "bias"))
-    forms = a.reshape(-1, weight.shape[0])
-    shift = (forms @ bias).reshape(*a.shape[:2], -1).sum(-1)
-    if len(forms) < MANY or forms.requires_grad or len(forms) != a.shape[0] * a.shape[1]:
-        # sound: exact substitution of W x + b
-        return [(forms @ weight).reshape(*a.shape[:2], -1)], shift
+    # sound: exact substitution of W x + b
+    if a.requires_grad or a.shape[0] * a.shape[1] < MANY or a.shape[2] != weight.shape[0]:
+        part, gain = _Affine.apply(a, weight, bias)
+        return [part], gain
+    forms = a.flatten(0, 1)
     used, wanted = (forms != 0).any(0).nonzero()[:, 0], _not_off(node.inputs[0], context)
     if len(used) * len(wanted) > 0.7 * weight.numel():
-        return [(forms @ weight).reshape(*a.shape[:2], -1)], shift
+        return [a @ weight], a @ bias
     # sound: exact substitution, less products with coefficients that are all 0, and with units that are 0 in the whole batch
     part = torch.zeros(len(forms), weight.shape[1], dtype=a.dtype, device=a.device)
     part[:, wanted] = forms[:, used] @ weight[used][:, wanted]
-    return [part.reshape(*a.shape[:2], -1)], shift
+    return [part.reshape(*a.shape[:2], -1)], a @ bias
+
+
+class _Affine(torch.autograd.Function):
+    """Coefficients onto x of forms a on W x + b, and their constants; a: (batch, spec, positions * outputs of W)."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weight, bias)
+        forms = a.reshape(-1, weight.shape[0])
+        return (forms @ weight).view(*a.shape[:2], -1), (forms @ bias).view(*a.shape[:2], -1).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, of_part: Tensor, of_gain: Tensor) -> tuple[Tensor, None, None]:
+        weight, bias = ctx.saved_tensors
+        of_forms = (of_part.reshape(-1, weight.shape[1]) @ weight.t()).view(*of_gain.shape, -1, weight.shape[0])
+        return of_forms.addcmul_(of_gain[..., None, None], bias).flatten(2), None, None
 
 
 def _not_off(value: str, context: _Context) -> Tensor:
@@ -302,13 +360,13 @@ def _selected(op: Select, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _activation(node: Node, a: Tensor, context: _Context) -> Transferred:
-    slope, shift = (side[:, None] for side in context.lines(node))  # type: ignore[union-attr]
+    above: Chord = context.kept(node.output, lambda: _chord(node, context.bounds))
     below = context.slopes(node, lowest=True)
     # sound: f(z) >= slope * z for slopes in the op's range, and a convex f lies below its chord on [low, high]
-    if bool(shift.isfinite().all()):
-        part, gain = _Bend.apply(a, below, slope, shift)
+    if above.known:
+        part, gain = _Bend.apply(a, below, above.slope, above.shift)
         return [part], gain
-    (part,), gain = _between(a, (below, torch.zeros_like(shift)), (slope, shift))
+    (part,), gain = _between(a, (below, torch.zeros_like(above.shift)), (above.slope, above.shift))
     return [part], gain
 
 
@@ -320,19 +378,19 @@ class _Bend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, below: Tensor, above: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        slope = torch.where(a >= 0, below, above)
-        ctx.save_for_backward(a, slope, shift)
+        positive, negative = a.clamp(min=0), a.clamp(max=0)
+        ctx.save_for_backward(a, positive, torch.where(a >= 0, below, above), shift)
         ctx.shared = below.shape
-        return a * slope, torch.matmul(a.clamp(max=0), shift.mT)[..., 0]
+        return torch.addcmul(positive * below, negative, above), torch.matmul(negative, shift.mT)[..., 0]
 
     @staticmethod
     def backward(ctx: Any, of_part: Tensor, of_gain: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        a, slope, shift = ctx.saved_tensors
+        a, positive, slope, shift = ctx.saved_tensors
         of_a = of_below = None
         if ctx.needs_input_grad[0]:
-            of_a = torch.addcmul(of_gain[..., None] * (shift * (a < 0)), of_part, slope)
+            of_a = torch.addcmul((of_gain[..., None] * shift).masked_fill_(a >= 0, 0.0), of_part, slope)
         if ctx.needs_input_grad[1]:
-            of_below = (of_part * a.clamp(min=0)).sum_to_size(ctx.shared)
+            of_below = (of_part * positive).sum_to_size(ctx.shared)
         return of_a, of_below, None, None
 
 
@@ -380,7 +438,7 @@ def _step(node: Node, a: Tensor, context: _Context) -> Transferred:
 
 
 def _max_pool(node: Node, a: Tensor, context: _Context) -> Transferred:
-    pool: PoolChoice = context.lines(node)  # type: ignore[assignment]
+    pool: PoolChoice = context.kept(node.output, lambda: pool_choice(node, context.network, *context.bounds[node.inputs[0]]))
     positive, negative = a.clamp(min=0), a.clamp(max=0)
     kept = positive + negative * pool.dominates[:, None]
     # sound: a maximum is >= each entry, equal to one that dominates the others, and <= the largest upper bound

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from verifier.domains.choices import Atoms, Choices, Rows, choices_of, tensors_of
 from verifier.domains.linear import Fixed, lower_bounds
-from verifier.domains.relaxations import Interval, PoolChoice, slope_limits
+from verifier.domains.relaxations import Interval, slope_limits
 from verifier.network import Network
 
 PATIENCE = 10
@@ -108,12 +108,7 @@ class _Problem:
         """The same for some batch entries."""
         bounds = {v: (low[entries], high[entries]) for v, (low, high) in self.bounds.items()}
         atoms = None if self.atoms is None else self.atoms.select(entries)
-        fixed: dict[str, Fixed] = {}
-        for name, lines in self.fixed.items():
-            if isinstance(lines, PoolChoice):
-                fixed[name] = PoolChoice(lines.index[entries], lines.dominates[entries], lines.upper[entries])
-            else:
-                fixed[name] = lines[0][entries], lines[1][entries]
+        fixed = {name: lines.select(entries) for name, lines in self.fixed.items()}
         return _Problem(self.network, bounds, self.rows.select(entries), atoms, fixed)
 
 

@@ -63,6 +63,10 @@ class PoolChoice:
     dominates: Tensor
     upper: Tensor
 
+    def select(self, entries: Tensor) -> "PoolChoice":
+        """Those of some batch entries."""
+        return PoolChoice(self.index[entries], self.dominates[entries], self.upper[entries])
+
 
 def pool_choice(node: Node, network: Network, low: Tensor, high: Tensor) -> PoolChoice:
     """The choices of a MaxPool node under bounds (batch, size) of its input."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close
-from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of
+from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of, pushed_back
 from verifier.domains.choices import Atoms, Choices, Rows, choose, join, merged, select, unit_rows
-from verifier.domains.interval import interval_bounds
+from verifier.domains.interval import INTERVAL, intersected, interval_bounds
 from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import Optimised, optimise, pinned
 from verifier.domains.relaxations import (
@@ -28,7 +28,7 @@ from verifier.domains.relaxations import (
 from verifier.engines.problem import Batch, GoalRow, Goals, Group, gather, goal_rows, relation_atoms
 from verifier.engines.record import close_of, steps_of
 from verifier.network import Network
-from verifier.ops import AveragePool, Conv, Linear, Sum
+from verifier.ops import ACTIVATION_OPS, AveragePool, Conv, Linear, Sum
 from verifier.region import outer_bounds
 
 MAX_ENTRIES = 8_000_000  # of one coefficient tensor: 64 MB
@@ -54,12 +54,46 @@ def start_batch(groups: Sequence[Group]) -> Batch:
     return Batch(network, tuple(groups), intervals(known), known.empty, relations, multiplied, ((),) * len(groups))
 
 
-def push(network: Network, bounds: Mapping[str, Interval]) -> tuple[Mapping[str, Interval], Tensor]:
-    """Interval propagation through the whole graph, intersected with the bounds already known."""
-    low, high = bounds[network.input]
+def push(
+    network: Network, bounds: Mapping[str, Interval], *, changed: str | None = None
+) -> tuple[Mapping[str, Interval], Tensor]:
+    """Interval propagation through the whole graph, intersected with the bounds already known; which entries have none left.
+
+    changed: the one value whose bounds were narrowed since the last push, so that what does not depend on it stays.
+    """
+    if changed is None:
+        low, high = bounds[network.input]
+        known = interval_bounds(network, low, high, cuts=_cuts(bounds))
+        return intervals(known), known.empty
+    first = changed
+    while first in network.producers and isinstance(network.producers[first].op, ACTIVATION_OPS):
+        (first,) = network.producers[first].inputs  # narrower, too
+    cuts, narrower, empty = _cuts(bounds), dict(bounds), torch.zeros(len(bounds[first][0]), dtype=torch.bool)
+    if first != changed:
+        cuts = pushed_back(network, cuts)
+    affected: set[str] = set()
+    for name in network.shapes:
+        node = network.producers.get(name)
+        if name != first and (node is None or affected.isdisjoint(node.inputs)):
+            continue
+        state = _shaped(network, narrower, name)
+        if node is not None and name != first:
+            state = INTERVAL[type(node.op)](node.op, [_shaped(network, narrower, source) for source in node.inputs])
+        (low, high), crossed = intersected(state, cuts, name)
+        narrower[name], empty = (low.reshape(len(low), -1), high.reshape(len(low), -1)), empty | crossed
+        affected.add(name)
+    return narrower, empty
+
+
+def _shaped(network: Network, bounds: Mapping[str, Interval], name: str) -> Interval:
+    low, high = bounds[name]
+    shape = (len(low), *network.shapes[name])
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _cuts(bounds: Mapping[str, Interval]) -> Cuts:
     lower, upper = ({name: interval[side] for name, interval in bounds.items()} for side in (0, 1))
-    known = interval_bounds(network, low, high, cuts=Cuts(lower, upper, torch.zeros(len(low), dtype=torch.bool)))
-    return intervals(known), known.empty
+    return Cuts(lower, upper, torch.zeros(1, dtype=torch.bool))
 
 
 def intervals(known: Bounds) -> dict[str, Interval]:
@@ -111,7 +145,7 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
     low, high = batch.bounds[value]
     low = low.scatter_reduce(1, columns, from_below, "amax")
     high = high.scatter_reduce(1, columns, -from_above, "amin")
-    bounds, empty = push(batch.network, {**batch.bounds, value: (low, high)})
+    bounds, empty = push(batch.network, {**batch.bounds, value: (low, high)}, changed=value)
     own = dict(steps_of(batch, value, columns, open_, found))
     proofs = tuple((*earlier, own[b]) if b in own else earlier for b, earlier in enumerate(batch.steps))
     return replace(batch, bounds=bounds, empty=batch.empty | empty, steps=proofs)

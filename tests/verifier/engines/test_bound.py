@@ -12,7 +12,7 @@ from verifier.domains.choices import Choices, tensors_of
 from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import optimise
 from verifier.domains.relaxations import has_slopes, has_upper_slopes, relaxed_nodes, values_read
-from verifier.engines.bound import bound_goals, start_batch, tighten
+from verifier.engines.bound import bound_goals, push, start_batch, tighten
 from verifier.engines.problem import Batch, GoalRow, gather, goal_rows, groups
 from verifier.evaluate import evaluate
 from verifier.formula import Atom, at_least
@@ -183,3 +183,31 @@ def test_the_parts_of_choices_are_found_by_kind_and_name() -> None:
         ("lower", "v"),
         ("atoms", ""),
     }
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_push_from_the_changed_value_knows_what_a_push_of_everything_knows(kind: str) -> None:
+    for seed in range(3):
+        network = random_network(kind, seed=seed)
+        batch, _ = batch_of(network, seed=seed)
+        settled, _ = push(network, batch.bounds)
+        for name in network.shapes:
+            low, high = settled[name]
+            share = torch.rand(low.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            narrower = {**settled, name: (low + 0.4 * share * (high - low), high - 0.4 * share * (high - low))}
+            whole, empty = push(network, narrower)
+            found, also_empty = push(network, narrower, changed=name)
+            assert empty.tolist() == also_empty.tolist()
+            for value, (least, greatest) in whole.items():
+                slack = 1e-12 * (1 + least.abs() + greatest.abs())
+                own_least, own_greatest = found[value]
+                assert (own_least.shape, own_greatest.shape) == (least.shape, greatest.shape)
+                assert ((own_least - least).abs() <= slack).all() and ((own_greatest - greatest).abs() <= slack).all()
+
+
+def test_a_push_that_crosses_is_empty() -> None:
+    network = random_network("mlp", seed=0)
+    batch, _ = batch_of(network, seed=0)
+    low, high = batch.bounds["v1"]
+    assert push(network, {**batch.bounds, "v1": (high, high)}, changed="v1")[1].tolist() == [False]
+    assert push(network, {**batch.bounds, "v1": (high, low - 1)}, changed="v1")[1].tolist() == [True]
