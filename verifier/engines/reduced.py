@@ -61,7 +61,8 @@ class Reduced:
 class Point:
     """Subproblems with the choices of a pass, on the entries kept.
 
-    low, high, multipliers: (count, watched); slopes: (count, sloped); multipliers: > 0 on the lower bound, < 0 on the upper one; relations: (count, atoms).
+    low, high, multipliers: (count, watched); slopes: (count, sloped); multipliers > 0 on the lower bound, < 0 on the upper one;
+    relations: (count, atoms).
     """
 
     tree: Tensor

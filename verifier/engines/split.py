@@ -6,6 +6,7 @@ coefficients of the last pass propose. Where nothing is left to split the subpro
 multipliers of a proof and whose optimum gives a point to try.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,9 +40,8 @@ MOST_AT_ONCE = 256
 CANDIDATES = 4
 STEPS = 12
 ROOT_STEPS = 60
-NEURON_STEPS = 20
+NEURON_STEPS = (3, 8, *(20,) * 10)  # of each round in which roots are bounded again
 QUICK_SPLITS = 32  # of a tree before its root is bounded better
-ROUNDS = 12
 GAIN = 0.02  # of an open tree's root bound, for which another round pays
 MAX_SPLITS = 1_000_000
 NOTHING = -1
@@ -72,21 +72,24 @@ def branch_and_bound(
     open bounds are attained and says whether one of them is a counterexample, which ends that group.
     """
     jobs = [(g, d) for g, disjuncts in open_disjuncts.items() for d in sorted(disjuncts)]
-    apart = _apart(batch, jobs)
-    search = _Search(apart, [g for g, _ in jobs], target, out_of_time, try_points)
-    search.run(QUICK_SPLITS)
-    for _ in range(ROUNDS):
+    by_tree = apart(batch, jobs)
+    search = _Search(by_tree, [g for g, _ in jobs], target, out_of_time, try_points)
+    price_s = 0.0
+    for k, steps in enumerate(NEURON_STEPS):
+        # a round throws the trees away: only where they had as much time as it will take, so that little is ever lost by one
+        search.run(QUICK_SPLITS, at_least_s=price_s)
         if out_of_time() or not search.open_trees():
             break
-        gained = search.deepen()
-        search.run(QUICK_SPLITS)
+        began = time.monotonic()
+        gained = search.deepen(steps)
+        price_s = (time.monotonic() - began) * NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)] / steps
         if not gained:
             break
     search.run(MAX_SPLITS)
     return search.searched(batch, jobs, closed)
 
 
-def _apart(batch: Batch, jobs: Sequence[tuple[int, int]]) -> Batch:
+def apart(batch: Batch, jobs: Sequence[tuple[int, int]]) -> Batch:
     """One entry for each job (group, disjunct): the group of that disjunct alone, all of whose atoms are its premise."""
     positions = torch.tensor([g for g, _ in jobs])
     groups, steps = [], []
@@ -152,30 +155,33 @@ class _Search:
         left = {tree for subs in self.stack for tree in subs.tree.tolist()}
         return sorted(t for t in left if t not in self.lost and self.owners[t] not in self.refuted)
 
-    def deepen(self) -> bool:
+    def deepen(self, steps: int) -> bool:
         """Bound the neurons of the open trees' roots again, each under the goal's negation, and begin these trees anew.
 
         Returns whether some root gained enough to go on.
         """
         trees = self.open_trees()
         entries = torch.tensor(trees)
-        tight = tighten(_entries(self.batch, trees), steps=NEURON_STEPS, out_of_time=self.out_of_time)
+        tight = tighten(_entries(self.batch, trees), steps=steps, out_of_time=self.out_of_time)
         bounds = {
             v: (low.index_copy(0, entries, tight.bounds[v][0]), high.index_copy(0, entries, tight.bounds[v][1]))
             for v, (low, high) in self.batch.bounds.items()
         }
-        steps = list(self.batch.steps)
+        proofs = list(self.batch.steps)
         for tree, own in zip(trees, tight.steps, strict=True):
-            steps[tree] = own
+            proofs[tree] = own
         empty = self.batch.empty.index_copy(0, entries, tight.empty)
         self.stack = []
         before = self.root_bounds[entries]
-        self._plant(replace(self.batch, bounds=bounds, empty=empty, steps=tuple(steps)), trees)
+        self._plant(replace(self.batch, bounds=bounds, empty=empty, steps=tuple(proofs)), trees)
         return bool((self.root_bounds[entries] - before > GAIN * before.abs()).any())
 
-    def run(self, most_splits: int) -> None:
-        """Search until nothing is open, time is up, or every open tree has taken that many splits."""
-        while self.stack and not self.out_of_time() and any(self.splits[t] < most_splits for t in self.open_trees()):
+    def run(self, most_splits: int, *, at_least_s: float = 0.0) -> None:
+        """Search until nothing is open, time is up, or every open tree has taken that many splits and that time has gone by."""
+        until = time.monotonic() + at_least_s
+        while self.stack and not self.out_of_time():
+            if time.monotonic() >= until and all(self.splits[t] >= most_splits for t in self.open_trees()):
+                break
             self._expand(self._pop())
 
     def _give_up(self) -> None:

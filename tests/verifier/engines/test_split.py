@@ -35,10 +35,10 @@ def accepted(query: Query, found: Searched) -> bool:
     return check(query, Certificate(query.network.sha256, query.sha256, parts)).accepted
 
 
-@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize("rounds", [(), (3,)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_agrees_with_z3_and_its_trees_are_accepted(kind: str, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split, "ROUNDS", rounds)
+def test_agrees_with_z3_and_its_trees_are_accepted(kind: str, rounds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "NEURON_STEPS", rounds)
     for seed in range(4):
         query = random_query(kind, seed=seed)
         found = search(query)
@@ -55,7 +55,7 @@ def depth(node: ProofNode) -> int:
 
 
 def test_splits_are_taken_and_a_tree_that_lost_a_leaf_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split, "ROUNDS", 0)
+    monkeypatch.setattr(split, "NEURON_STEPS", ())
     taken = 0
     for seed in range(40):
         query = random_query("deep", seed=seed, hidden=False)
