@@ -241,7 +241,8 @@ def start(batch: Batch, roots: Roots, goals: Goals, chosen: Sequence[int]) -> Su
 
 def _flat(roots: Roots, choices: Choices) -> Tensor:
     parts = [choices.slopes[a] for a in roots.sloped.names] + [choices.upper_slopes[a] for a in roots.upper_sloped.names]
-    return torch.cat(parts, 2)[:, 0]
+    none = torch.zeros(len(roots.units), 1, 0)  # of a network whose nodes take no slopes
+    return torch.cat([none, *parts], 2)[:, 0]
 
 
 def _below(x: Tensor, dtype: torch.dtype) -> Tensor:
