@@ -31,6 +31,7 @@ Efforts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
 FEW_CASES = 150  # undecided entries
 FEW_WEIGHTS = 40_000
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
+LARGEST_SCALE = 1e30  # what float32 still holds
 EFFORTS = {"climb": ((0, (10,)), (3, (0, 10))), "optimise": ((3, (0, 10, 30)), (20, (0, 30, 60)))}
 """Steps for the bounds of neurons, then rounds of steps for the goals: three neuron steps cost less than sixty for the goals,
 and gain more."""
@@ -281,7 +282,8 @@ def target_of(batch: Batch) -> float:
     """The bound a goal must pass in floating point before the kernel is asked, in the scale of the outputs."""
     low, high = batch.bounds[batch.network.output]
     size = torch.maximum(low.abs(), high.abs())
-    return 1e-9 * (1e-3 + float(size[torch.isfinite(size)].max()))
+    known = size[torch.isfinite(size)]
+    return 1e-9 * (1e-3 + min(LARGEST_SCALE, float(known.max()) if len(known) else 0.0))
 
 
 def _certified(cases: Sequence[Case]) -> dict[Case, Verdict]:

@@ -272,7 +272,7 @@ class _Search:
             own = torch.tensor([self.owners[t] == owner for t in subs.tree.tolist()])
             if owner not in self.refuted and self.try_points(owner, points[own].double()):
                 self.refuted.add(owner)
-        stuck = subs.branches[:, 0] < 0
+        stuck = (subs.branches < 0).all(1)
         for k in stuck.nonzero()[:, 0].tolist():
             self._finish_linear(subs.take(torch.tensor([k])))
         subs = self._alive(subs.take(~stuck))
