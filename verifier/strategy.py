@@ -17,6 +17,7 @@ from verifier.domains.relaxations import undecided, values_read
 from verifier.engines.attack import Attack
 from verifier.engines.bound import bound_goals, closes, start_batch, tighten
 from verifier.engines.boxes import can_split_inputs, split_inputs
+from verifier.engines.milp import decide_milp
 from verifier.engines.points import point_test
 from verifier.engines.problem import Batch, GoalRow, Group, Searched, groups
 from verifier.engines.smt import decide_smt
@@ -28,7 +29,6 @@ from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
 Efforts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
 
-FEW_CASES = 150  # undecided entries
 FEW_WEIGHTS = 40_000
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
 LARGEST_SCALE = 1e30  # what float32 still holds
@@ -41,8 +41,8 @@ and gain more."""
 class Turn:
     """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
 
-    most_inputs: only where there are so many inputs at most; few_cases: only where few entries are undecided, so that a solver
-    may go through them.
+    most_inputs: only where there are so many inputs at most; most_cases: only where so many entries are undecided at most,
+    in a small network, so that a solver may go through them.
     """
 
     engine: str
@@ -50,7 +50,7 @@ class Turn:
     at_least_s: float = 0.0
     at_most_s: float = float("inf")
     most_inputs: int | None = None
-    few_cases: bool = False
+    most_cases: int | None = None
 
 
 @dataclass(eq=False)
@@ -100,7 +100,12 @@ class Strategy:
             "falsify": self._attack,
             **{name: partial(self._bound_hard, efforts=efforts) for name, efforts in EFFORTS.items()},
         }
-        alone = {"boxes": self._split_inputs, "split": self._split_neurons, "smt": self._ask_smt}
+        alone = {
+            "boxes": self._split_inputs,
+            "split": self._split_neurons,
+            "smt": self._ask_smt,
+            "milp": self._ask_milp,
+        }
         for turn in self.turns:
             cases = [case for case in self.open if _suits(turn, case)]
             if turn.engine in together:
@@ -250,6 +255,16 @@ class Strategy:
             return {}
         return {case: verdict}
 
+    def _ask_milp(self, cases: list[Case]) -> dict[Case, Verdict]:
+        """A mixed integer program finds counterexamples; what its floats say besides is no proof."""
+        (case,) = cases
+        verdict = decide_milp(case.query, timeout_s=self._left()).verdict
+        if isinstance(verdict, Refuted):
+            return {case: verdict}
+        assert isinstance(verdict, Unknown)
+        case.reasons.append(f"milp: {verdict.reason}")
+        return {}
+
     def _give_up(self, case: Case) -> Decision:
         late = time.monotonic() > self.deadline or case.seconds >= self.timeout_s
         reasons = "; ".join(dict.fromkeys(case.reasons))
@@ -262,7 +277,9 @@ def _suits(turn: Turn, case: Case) -> bool:
         return False
     if turn.most_inputs is not None and case.query.region.size > turn.most_inputs:
         return False
-    return not turn.few_cases or ((case.undecided or 0) <= FEW_CASES and _weights(case.query.network) <= FEW_WEIGHTS)
+    if turn.most_cases is None:
+        return True
+    return (case.undecided or 0) <= turn.most_cases and _weights(case.query.network) <= FEW_WEIGHTS
 
 
 def _weights(network: Network) -> int:

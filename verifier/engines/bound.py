@@ -31,6 +31,7 @@ from verifier.network import Network
 from verifier.ops import ACTIVATION_OPS, AveragePool, Conv, Linear, Sum
 from verifier.region import outer_bounds
 
+MAX_CLIMBED = 1_000_000  # of one, while it is optimised: the clock is looked at between steps
 MAX_ENTRIES = 8_000_000  # of one coefficient tensor: 64 MB
 
 Clock = Callable[[], bool]
@@ -138,9 +139,15 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
     # the open neurons of each group come first; groups with fewer are padded with closed ones
     columns = open_.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
     widest = max(batch.network.size(name) for name in batch.network.shapes)
-    chunk = max(1, MAX_ENTRIES // (2 * len(columns) * widest))
+    chunk = max(1, (MAX_CLIMBED if steps else MAX_ENTRIES) // (2 * len(columns) * widest))
+    parts = []
+    for part in columns.split(chunk, dim=1):
+        if parts and out_of_time():
+            break
+        parts.append(_bound_neurons(batch, value, part, steps, out_of_time))
+    columns = columns[:, : sum(part.bounds.shape[1] // 2 for part in parts)]
     # one step for all chunks: a replay pushes after every step, and the passes here know nothing of such a push
-    found = _both_signs([_bound_neurons(batch, value, part, steps, out_of_time) for part in columns.split(chunk, dim=1)])
+    found = _both_signs(parts)
     from_below, from_above = found.bounds.chunk(2, dim=1)
     low, high = batch.bounds[value]
     low = low.scatter_reduce(1, columns, from_below, "amax")
