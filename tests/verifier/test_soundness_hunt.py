@@ -13,8 +13,9 @@ from laws.queries import random_query
 from verifier.certificate import Certificate, Close, ProofNode, Relaxation, Split, Step
 from verifier.check import check, confirms, read_certificate, write_certificate
 from verifier.evaluate import evaluate
-from verifier.formula import And, at_least
+from verifier.formula import And, at_least, at_most
 from verifier.network import Network
+from verifier.ops import Linear, Relu, frozen_array
 from verifier.query import Query
 from verifier.region import Box
 from verifier.solve import verify
@@ -148,3 +149,14 @@ def test_a_network_with_nothing_to_split_is_answered(engine: str, strict: bool) 
             assert not isinstance(verdict, Proved)
         elif engine != "falsify":
             assert isinstance(verdict, Proved)
+
+
+@pytest.mark.parametrize("engine", ["bound", "boxes", "split"])
+@pytest.mark.parametrize("size", [1e100, 1e160, 1e300])
+def test_bounds_beyond_floats_are_answered_and_prove_nothing_false(engine: str, size: float) -> None:
+    rows = ([[size, -size], [1, 2]], [[size, 1], [1, -size]], [[1, -1], [size, size]])
+    first, second, last = (Linear(frozen_array(row), frozen_array([0, 0])) for row in rows)
+    network = chain((1, 2), first, Relu(), second, Relu(), last)
+    # at x = (1, -1) the last output is beyond size ** 2, and at x = (-1, -1) it is 0
+    for goal in (at_least(network.output, 1, 1e10), at_most(network.output, 1, 0)):
+        assert not isinstance(verify(Query(network, Box([-1, -1], [1, 1]), goal), timeout_s=1, engine=engine).verdict, Proved)

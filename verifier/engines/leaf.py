@@ -62,6 +62,8 @@ def linear_program(batch: Batch, position: int, goal: Goal) -> LinearProgram | N
 
 
 def _solve(objective: Matrix, constraints: _Constraints, low: Matrix, high: Matrix) -> tuple[Matrix, Matrix] | None:
+    if not all(np.isfinite(part).all() for part in (objective, constraints.matrix, constraints.limits)):
+        return None
     count = len(constraints.limits)
     penalty = PENALTY * max(1e-9, float(np.abs(objective).max(initial=0.0)))
     solved = linprog(
