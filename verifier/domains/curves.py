@@ -110,7 +110,6 @@ def intercept(op: Any, slope: Tensor, low: Tensor, high: Tensor, *, lowest: bool
     """
     sign = 1.0 if lowest else -1.0
     with torch.no_grad():
-        shape = torch.broadcast_shapes(slope.shape, low.shape)
         places, heights = [low, high], [curve_value(op, low), curve_value(op, high)]
         for place in STATIONARY[type(op)](op, slope, low, high, lowest):
             # sound: any place within the bounds may join the minimum; NaN is none
@@ -122,7 +121,7 @@ def intercept(op: Any, slope: Tensor, low: Tensor, high: Tensor, *, lowest: bool
             heights = [torch.where(far, -sign, height) for height in heights]
         if isinstance(op, Reciprocal):
             heights = [torch.where((low <= 0) & (high >= 0), -sign * torch.inf, height) for height in heights]
-        best = torch.full(shape, torch.inf, dtype=low.dtype, device=low.device)
+        best = torch.full_like(slope + low, torch.inf)
         at, top = torch.zeros_like(best), sign * best
         for place, height in zip(places, heights, strict=True):
             gap = sign * (height - torch.where(slope == 0, 0.0, slope * place))

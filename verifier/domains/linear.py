@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from verifier.domains.choices import Atoms, Choices, Rows, Units
 from verifier.domains.curves import intercept
+from verifier.domains.gradients import Affine, Bend, LeastOverBox
 from verifier.domains.relaxations import (
     Interval,
     PoolChoice,
@@ -146,22 +147,8 @@ def _over_box(a: Tensor, context: "_Context") -> Tensor:
     box: Middle = context.kept(name, lambda: _middle(*context.bounds[name]))
     # sound: a linear form over a box is smallest at the corner that its signs choose, a * center - |a| * radius
     if box.known:
-        return _LeastOverBox.apply(a, box.center, box.radius)
+        return LeastOverBox.apply(a, box.center, box.radius)
     return _weighed(a, box.center) + _weighed(a.abs(), -box.radius)
-
-
-class _LeastOverBox(torch.autograd.Function):
-    """a . center - |a| . radius, (batch, spec); a: (batch, spec, size), center, radius: (batch, 1, size)."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, center: Tensor, radius: Tensor) -> Tensor:
-        ctx.save_for_backward(a, center, radius)
-        return torch.matmul(a, center.mT)[..., 0] - torch.matmul(a.abs(), radius.mT)[..., 0]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        a, center, radius = ctx.saved_tensors
-        return torch.addcmul(center, a.sign(), radius, value=-1).mul_(gradient[..., None]), None, None
 
 
 @dataclass(frozen=True)
@@ -176,6 +163,11 @@ class _Context:
         if name not in self.fixed:
             self.fixed[name] = make()
         return self.fixed[name]
+
+    def kept_default(self, node: Node, make: Callable[[], "Planes"]) -> "Planes":
+        """The planes of a node; kept where neither side was chosen."""
+        chosen = node.output in self.choices.slopes or node.output in self.choices.upper_slopes
+        return make() if chosen else self.kept(node.output, make)
 
     def shaped(self, coefficient: Tensor, value: str) -> Tensor:
         """(batch, spec, size) as (batch * spec, *value shape)."""
@@ -213,8 +205,26 @@ class Middle:
         return Middle(self.center[entries], self.radius[entries], self.known)
 
 
-Fixed = Chord | Middle | PoolChoice
-"""What a pass uses but cannot choose: the chord of an activation, the entries of a pool, the middle of the input box."""
+@dataclass(frozen=True)
+class Planes:
+    """The planes below and above a node, one coefficient for each input, then a constant, all (batch, spec or 1, size).
+
+    known: whether all of it is finite.
+    """
+
+    below: Sequence[Tensor]
+    above: Sequence[Tensor]
+    known: bool
+
+    def select(self, entries: Tensor) -> "Planes":
+        """Those of some batch entries."""
+        below, above = ([part[entries] for part in side] for side in (self.below, self.above))
+        return Planes(below, above, self.known)
+
+
+Fixed = Chord | Middle | PoolChoice | Planes
+"""What a pass uses but does not choose: the chord of an activation, the entries of a pool, the middle of the input box, the
+planes of a curve or a product where these are the default."""
 
 
 def _chord(node: Node, bounds: Mapping[str, Interval]) -> Chord:
@@ -242,7 +252,7 @@ def _linear(node: Node, a: Tensor, context: _Context) -> Transferred:
     weight, bias = (constant(node.op, name, a.dtype, a.device) for name in ("weight", "bias"))
     # sound: exact substitution of W x + b
     if a.requires_grad or a.shape[0] * a.shape[1] < MANY or a.shape[2] != weight.shape[0]:
-        part, gain = _Affine.apply(a, weight, bias)
+        part, gain = Affine.apply(a, weight, bias)
         return [part], gain
     forms = a.flatten(0, 1)
     used, wanted = (forms != 0).any(0).nonzero()[:, 0], _not_off(node.inputs[0], context)
@@ -252,22 +262,6 @@ def _linear(node: Node, a: Tensor, context: _Context) -> Transferred:
     part = torch.zeros(len(forms), weight.shape[1], dtype=a.dtype, device=a.device)
     part[:, wanted] = forms[:, used] @ weight[used][:, wanted]
     return [part.reshape(*a.shape[:2], -1)], a @ bias
-
-
-class _Affine(torch.autograd.Function):
-    """Coefficients onto x of forms a on W x + b, and their constants; a: (batch, spec, positions * outputs of W)."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(weight, bias)
-        forms = a.reshape(-1, weight.shape[0])
-        return (forms @ weight).view(*a.shape[:2], -1), (forms @ bias).view(*a.shape[:2], -1).sum(-1)
-
-    @staticmethod
-    def backward(ctx: Any, of_part: Tensor, of_gain: Tensor) -> tuple[Tensor, None, None]:
-        weight, bias = ctx.saved_tensors
-        of_forms = (of_part.reshape(-1, weight.shape[1]) @ weight.t()).view(*of_gain.shape, -1, weight.shape[0])
-        return of_forms.addcmul_(of_gain[..., None, None], bias).flatten(2), None, None
 
 
 def _not_off(value: str, context: _Context) -> Tensor:
@@ -364,77 +358,69 @@ def _activation(node: Node, a: Tensor, context: _Context) -> Transferred:
     below = context.slopes(node, lowest=True)
     # sound: f(z) >= slope * z for slopes in the op's range, and a convex f lies below its chord on [low, high]
     if above.known:
-        part, gain = _Bend.apply(a, below, above.slope, above.shift)
+        part, gain = Bend.apply(a, below, above.slope, above.shift)
         return [part], gain
-    (part,), gain = _between(a, (below, torch.zeros_like(above.shift)), (above.slope, above.shift))
-    return [part], gain
+    return _between(a, Planes((below, torch.zeros_like(above.shift)), (above.slope, above.shift), known=False))
 
 
-class _Bend(torch.autograd.Function):
-    """Coefficients a times below where positive and above where negative, and the sum of the negative ones times shift.
+def _between(a: Tensor, planes: Planes) -> Transferred:
+    """Coefficients a of a node onto its inputs, and the gain, with the planes that the signs of a call for.
 
-    Differentiable in a and below; a: (batch, spec, size), below: (batch, spec or 1, size), above, shift: (batch, 1, size).
+    a: (batch, spec, size). A row that would take an infinite coefficient or constant gets the gain -inf.
     """
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, below: Tensor, above: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    if planes.known:
         positive, negative = a.clamp(min=0), a.clamp(max=0)
-        ctx.save_for_backward(a, positive, torch.where(a >= 0, below, above), shift)
-        ctx.shared = below.shape
-        return torch.addcmul(positive * below, negative, above), torch.matmul(negative, shift.mT)[..., 0]
-
-    @staticmethod
-    def backward(ctx: Any, of_part: Tensor, of_gain: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        a, positive, slope, shift = ctx.saved_tensors
-        of_a = of_below = None
-        if ctx.needs_input_grad[0]:
-            of_a = torch.addcmul((of_gain[..., None] * shift).masked_fill_(a >= 0, 0.0), of_part, slope)
-        if ctx.needs_input_grad[1]:
-            of_below = (of_part * positive).sum_to_size(ctx.shared)
-        return of_a, of_below, None, None
-
-
-def _between(a: Tensor, below: Sequence[Tensor], above: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Coefficients a of a node onto its inputs, and the gain: below and above hold one coefficient an input, then a constant.
-
-    All (batch, spec or 1, size). A row that would take an infinite coefficient or constant gets the gain -inf.
-    """
-    positive = a >= 0
-    chosen = [torch.where(positive, b, c) for b, c in zip(below, above, strict=True)]
+        pairs = list(zip(planes.below, planes.above, strict=True))
+        return [positive * b + negative * c for b, c in pairs[:-1]], _weighed(positive, pairs[-1][0]) + _weighed(
+            negative, pairs[-1][1]
+        )
+    chosen = [torch.where(a >= 0, b, c) for b, c in zip(planes.below, planes.above, strict=True)]
     known = torch.stack([c.detach().isfinite() for c in chosen]).all(0)
-    if bool(known.all()):
-        return [a * c for c in chosen[:-1]], (a * chosen[-1]).sum(-1)
     lost = ((a != 0) & ~known).any(-1)
     *parts, gains = (a * c.masked_fill(~known, 0.0) for c in chosen)
-    return parts, gains.sum(-1).masked_fill(lost, -torch.inf)
+    return [*parts], gains.sum(-1).masked_fill(lost, -torch.inf)
+
+
+def _planes(below: Sequence[Tensor], above: Sequence[Tensor]) -> Planes:
+    return Planes(below, above, all(bool(part.detach().isfinite().all()) for part in (*below, *above)))
 
 
 def _curve(node: Node, a: Tensor, context: _Context) -> Transferred:
+    # sound: each intercept is that of a line which stays on its side of the curve on [low, high]
+    return _between(a, context.kept_default(node, lambda: _curve_lines(node, context)))
+
+
+def _curve_lines(node: Node, context: _Context) -> Planes:
     low, high = (side[:, None] for side in context.bounds[node.inputs[0]])
     lines = []
     for lowest in (True, False):
         slope = context.slopes(node, lowest=lowest)
         lines.append((slope, intercept(node.op, slope, low, high, lowest=lowest)))
-    # sound: each intercept is that of a line which stays on its side of the curve on [low, high]
-    (part,), gain = _between(a, *lines)
-    return [part], gain
+    return _planes(*lines)
 
 
 def _product(node: Node, a: Tensor, context: _Context) -> Transferred:
+    # sound: McCormick's planes hold for every p and q within their bounds, which for a square are those of one value
+    return _between(a, context.kept_default(node, lambda: _product_planes(node, context)))
+
+
+def _product_planes(node: Node, context: _Context) -> Planes:
     p, q = (context.bounds[name] for name in node.inputs)
     known = torch.stack([side.isfinite() for side in (*p, *q)]).all(0)
     if not bool(known.all()):
         p, q = ((low.masked_fill(~known, 0.0), high.masked_fill(~known, 0.0)) for low, high in (p, q))
-    sides = [planes(p, q, context.slopes(node, lowest=lowest), lowest=lowest) for lowest in (True, False)]
-    # sound: McCormick's planes hold for every p and q within their bounds, which for a square are those of one value
-    parts, gain = _between(a, *sides)
-    return [*parts], gain + _weighed(a, torch.where(known, 0.0, -torch.inf).to(a.dtype)[:, None])
+    sides = []
+    for lowest in (True, False):
+        *slopes, shift = planes(p, q, context.slopes(node, lowest=lowest), lowest=lowest)
+        # sound: without finite bounds there is no plane
+        sides.append((*slopes, shift.masked_fill(~known[:, None], -torch.inf if lowest else torch.inf)))
+    return _planes(*sides)
 
 
 def _step(node: Node, a: Tensor, context: _Context) -> Transferred:
     low, high = (side[:, None] for side in context.bounds[node.output])
     # sound: the bounds of the result
-    return [None], _between(a, (low,), (high,))[1]
+    return [None], _between(a, _planes((low,), (high,)))[1]
 
 
 def _max_pool(node: Node, a: Tensor, context: _Context) -> Transferred:

@@ -12,21 +12,20 @@ from torch import Tensor
 
 from verifier.domains.choices import Choices, Rows, unit_rows
 from verifier.domains.linear import Fixed, lower_bounds
-from verifier.domains.optimise import optimise
 from verifier.domains.relaxations import Interval, undecided, values_read
 from verifier.engines.bound import adaptive, interval_is_exact, push
 from verifier.engines.box_bounds import Affine
 from verifier.engines.box_goals import Members, Refutation, refute
 from verifier.engines.box_slopes import Climbed
 from verifier.engines.branching import split_scores
+from verifier.engines.corner_slopes import climb_from_corners
 from verifier.engines.problem import Batch, Goal, goal_rows
 from verifier.evaluate import evaluate
 from verifier.network import Network
 
 BOXES_AT_ONCE = 256
 ENTRIES_AT_ONCE = 2**22  # of the largest coefficient tensor
-CLIMB_ROUNDS, CLIMB_RATE = 8, 0.25
-NEAR = 0.25  # of an atom's own size: bounds farther below 0 are not worth better slopes
+NEAR = 1.0  # of an atom's own size: it pays wherever the bound is above 0 at the center of the box
 ROUNDING = 1e-10  # relative; what the replay may charge, and more
 UNBOUNDED = 1e30  # stands for what no line bounds
 
@@ -56,8 +55,10 @@ class CurvedModel:
 
     def bounded(self, low: Tensor, high: Tensor, known: Tensor, members: Sequence[Members], target: float) -> "CurvedFound":
         """Bounds of the goals over boxes (boxes, inputs). known: (boxes, 2, entries) as `start`, or without entries."""
-        bounds, empty = rebound(self.network, self.read, {**self._known(known, len(low)), self.network.input: (low, high)})
-        lower = self._goal_bounds(bounds)
+        fixed: dict[str, Fixed] = {}
+        wide = {**self._known(known, len(low)), self.network.input: (low, high)}
+        bounds, empty = rebound(self.network, self.read, wide, fixed=fixed)
+        lower = self._goal_bounds(bounds, fixed)
         radius = (high - low) / 2
         size = lower.constant.abs() + (lower.slopes.abs() * ((high + low).abs() / 2 + radius)).sum(-1)
         doubt = ROUNDING * size + target
@@ -71,12 +72,12 @@ class CurvedModel:
         low, high = known.unbind(1)
         return dict(zip(self.names, zip(low.split(sizes, 1), high.split(sizes, 1), strict=True), strict=True))
 
-    def _goal_bounds(self, bounds: Bounds) -> Affine:
+    def _goal_bounds(self, bounds: Bounds, fixed: dict[str, Fixed] | None = None) -> Affine:
         low, high = bounds[self.network.input]
         wide = {name: matrix.expand(len(low), -1, -1) for name, matrix in self.coefficients.items()}
         seen: dict[str, Tensor] = {}
         rows = Rows(wide, self.constant.expand(len(low), -1))
-        least = lower_bounds(self.network, bounds, rows, Choices({}), seen=seen)
+        least = lower_bounds(self.network, bounds, rows, Choices({}), seen=seen, fixed=fixed)
         slopes = seen.get(self.network.input, torch.zeros(*least.shape, low.shape[1], dtype=least.dtype))
         # sound: a row that no line bounds takes part in nothing, its constant being as good as -infinite
         known = least.isfinite() & slopes.isfinite().all(-1)
@@ -85,10 +86,15 @@ class CurvedModel:
         return Affine(slopes.transpose(0, 1), constant.T, {})
 
 
-def rebound(network: Network, read: Sequence[str], bounds: Bounds) -> tuple[Bounds, Tensor]:
-    """Bounds of every value over boxes, proved again from the input's; and (boxes,) where they contradict each other."""
+def rebound(
+    network: Network, read: Sequence[str], bounds: Bounds, *, fixed: dict[str, Fixed] | None = None
+) -> tuple[Bounds, Tensor]:
+    """Bounds of every value over boxes, proved again from the input's; and (boxes,) where they contradict each other.
+
+    fixed: filled with what passes found of nodes before the value at hand, whose bounds change no more.
+    """
     bounds, empty = push(network, bounds)
-    fixed: dict[str, Fixed] = {}  # of nodes before the value at hand, whose bounds change no more
+    fixed = {} if fixed is None else fixed
     for name in read:
         open_ = undecided(network, bounds, name) & ~empty[:, None]
         columns = open_.any(0).nonzero()[:, 0]
@@ -102,7 +108,7 @@ def rebound(network: Network, read: Sequence[str], bounds: Bounds) -> tuple[Boun
         low, high = (side.clone() for side in bounds[name])
         low[:, columns] = torch.maximum(low[:, columns], from_below)
         high[:, columns] = torch.minimum(high[:, columns], -from_above)
-        bounds, crossed = push(network, {**bounds, name: (low, high)})
+        bounds, crossed = push(network, {**bounds, name: (low, high)}, changed=name)
         empty = empty | crossed
     return bounds, empty
 
@@ -125,12 +131,11 @@ class CurvedFound:
 
     def climbed(self, kept: Tensor, weights: Tensor) -> Climbed:
         """The bound of one weighted sum of goals for each kept box, with better slopes."""
-        network, bounds, rows = self.model.network, self._bounds_of(kept), self._mixed(weights)
-        found = optimise(network, bounds, rows, adaptive(network, bounds), steps=CLIMB_ROUNDS, rate=CLIMB_RATE, target=0.0)
+        bound, choices = climb_from_corners(self.model.network, self._bounds_of(kept), self._mixed(weights))
         slopes, upper_slopes = (
-            {name: tensor[:, 0] for name, tensor in side.items()} for side in (found.choices.slopes, found.choices.upper_slopes)
+            {name: tensor[:, 0] for name, tensor in side.items()} for side in (choices.slopes, choices.upper_slopes)
         )
-        return Climbed(found.bounds[:, 0], slopes, upper_slopes)
+        return Climbed(bound[:, 0], slopes, upper_slopes)
 
     def blame(self, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Slopes of one weighted sum of goals for each kept box, and its slack by input, (boxes, inputs)."""
