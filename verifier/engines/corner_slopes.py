@@ -5,7 +5,7 @@ supergradient step would: the bound is concave in slopes and weights, with its d
 whatever slopes come out are allowed ones, and `verifier.check` replays them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from verifier.domains.choices import Choices, Rows, choose
 from verifier.domains.curves import DERIVATIVE, intercept
 from verifier.domains.linear import Fixed, lower_bounds
-from verifier.domains.optimise import pinned
 from verifier.domains.relaxations import (
     Interval,
     adaptive_slopes,
@@ -22,6 +21,7 @@ from verifier.domains.relaxations import (
     has_upper_slopes,
     relaxed_nodes,
     slope_floor,
+    slope_limits,
 )
 from verifier.evaluate import evaluate
 from verifier.network import Network, Node
@@ -50,14 +50,14 @@ def climb_from_corners(network: Network, bounds: Bounds, rows: Rows) -> tuple[Te
         best, kept = torch.where(better, value, best), choose(better, choices, kept)
         if step + 1 == ROUNDS or network.input not in seen:
             break
-        choices = _moved(network, bounds, choices, torch.where(seen[network.input][:, 0] >= 0, low, high), rate)
+        nodes = [node for node in relaxed_nodes(network) if has_slopes(node) and node.output in seen]
+        choices = _moved(network, nodes, bounds, choices, torch.where(seen[network.input][:, 0] >= 0, low, high), rate)
         rate *= DECAY
     return best, kept
 
 
-def _moved(network: Network, bounds: Bounds, choices: Choices, corner: Tensor, rate: float) -> Choices:
-    """Slopes moved by a share of the way to those that are best at a corner, (boxes, inputs)."""
-    nodes = [node for node in relaxed_nodes(network) if has_slopes(node)]
+def _moved(network: Network, nodes: Sequence[Node], bounds: Bounds, choices: Choices, corner: Tensor, rate: float) -> Choices:
+    """Slopes of some nodes moved by a share of the way to those that are best at a corner, (boxes, inputs)."""
     values = evaluate(network, corner, keep=sorted({name for node in nodes for name in node.inputs}))
     at = {name: value.reshape(len(corner), -1).clamp(*bounds[name]) for name, value in values.items()}
     slopes, upper_slopes = dict(choices.slopes), dict(choices.upper_slopes)
@@ -65,8 +65,9 @@ def _moved(network: Network, bounds: Bounds, choices: Choices, corner: Tensor, r
         for side, lowest in ((slopes, True), (upper_slopes, False)):
             if lowest or has_upper_slopes(node):
                 old = side[node.output]
-                side[node.output] = old + rate * (_best_at(node, bounds, at, old, lowest=lowest) - old)
-    return pinned(network, bounds, Choices(slopes, upper_slopes=upper_slopes))
+                moved = old + rate * (_best_at(node, bounds, at, old, lowest=lowest) - old)
+                side[node.output] = moved.clamp(*slope_limits(node, bounds))
+    return Choices(slopes, upper_slopes=upper_slopes)
 
 
 def _best_at(node: Node, bounds: Bounds, at: Mapping[str, Tensor], old: Tensor, *, lowest: bool) -> Tensor:
