@@ -253,7 +253,7 @@ class _Search:
         passed = subs.bound > torch.where(self.exact.strict[subs.tree], -self.target, self.target)
         if not bool(passed.any()):
             return subs
-        candidates = stored(subs.take(passed))
+        candidates = stored(self.roots, subs.take(passed))
         result = evaluate(self.exact, candidates.to(torch.float64))
         # a strict atom is refuted by zero itself
         confirmed = (result > self.target) | (self.exact.strict[candidates.tree] & (result >= 0)) | candidates.bound.isinf()

@@ -28,8 +28,8 @@ from verifier.engines.bound import Clock, push
 from verifier.engines.branching import split_points, split_scores
 from verifier.engines.problem import Batch, Goals, Group, goal_rows
 from verifier.engines.reduced import Point, Reduced, gradients, loosened, passed, reduce
-from verifier.network import Network
-from verifier.ops import STEP_OPS, MaxPool
+from verifier.network import Network, Node
+from verifier.ops import STEP_OPS, LeakyRelu, MaxPool
 
 SLOPE_RATE = 0.1
 MULTIPLIER_RATE = 1.5  # in units of the coefficients that reach a value
@@ -352,9 +352,20 @@ def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> t
     return replace(subs, branches=branches, at=torch.zeros_like(best)), center - found.at_input.sign() * radius
 
 
-def stored(subs: Subproblems) -> Subproblems:
+def stored(roots: Roots, subs: Subproblems) -> Subproblems:
     """With slopes rounded to half precision, as a certificate keeps them: any slopes prove something, these need less room."""
-    return replace(subs, slopes=subs.slopes.half().to(subs.slopes))
+    nodes = [roots.network.producers[name] for name in (*roots.sloped.names, *roots.upper_sloped.names)]
+    least = [torch.full((roots.network.size(node.output),), _least_half(node)) for node in nodes]
+    slopes = subs.slopes.half().to(subs.slopes)
+    return replace(subs, slopes=torch.maximum(slopes, torch.cat([slopes.new_zeros(0), *least]).to(slopes)))
+
+
+def _least_half(node: Node) -> float:
+    """The least slope in half precision that a replay allows; -inf where it allows any."""
+    if not isinstance(node.op, LeakyRelu):
+        return -torch.inf
+    half = np.float16(node.op.slope)
+    return float(half if float(half) >= node.op.slope else np.nextafter(half, np.float16(np.inf)))
 
 
 def closes_of(roots: Roots, groups: Sequence[Group], subs: Subproblems) -> Iterator[Close]:

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from laws.networks import KINDS
+from laws.networks import KINDS, Weights, chain
 from laws.queries import random_query
 from torch import Tensor
 
@@ -14,7 +15,12 @@ from verifier.engines.bound import start_batch
 from verifier.engines.points import point_test
 from verifier.engines.problem import Searched, groups
 from verifier.engines.smt import decide_smt
+from verifier.evaluate import evaluate
+from verifier.formula import at_least
+from verifier.ops import LeakyRelu
 from verifier.query import Query
+from verifier.region import Box
+from verifier.solve import verify
 from verifier.verdict import Proved, Refuted
 
 
@@ -81,3 +87,14 @@ def test_time_that_is_up_takes_no_split_and_accounts_for_every_group() -> None:
         assert not any(found.splits.values())
         opened += len(found.open_bounds)
     assert opened > 0
+
+
+def test_slopes_in_half_precision_stay_within_a_leaky_relus_limits() -> None:
+    """0.1 is rounded down to 0.09998 in half precision, which a replay refuses."""
+    w = Weights(3, grid=False)
+    network = chain((1, 3), w.linear(3, 8), LeakyRelu(0.1), w.linear(8, 8), LeakyRelu(0.1), w.linear(8, 1))
+    points = np.random.default_rng(3).uniform(-1, 1, (2000, 3))
+    top = float(evaluate(network, points)[network.output].max())
+    query = Query(network, Box(-np.ones(3), np.ones(3)), at_least(network.output, 0, 1.3 * top + 0.3))
+    decision = verify(query, engine="split", timeout_s=60)
+    assert isinstance(decision.verdict, Proved), decision.verdict
