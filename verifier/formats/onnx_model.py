@@ -89,6 +89,9 @@ def _parse(content: bytes) -> ModelProto:
         raise BadNetwork(f"not an ONNX file, or a truncated one ({_first_line(error)}); export it again") from error
     if not model.HasField("graph") or not model.graph.node:
         raise BadNetwork("holds no ONNX graph; it is empty, truncated or in another format")
+    redefined = [function.name for function in model.functions if function.domain in ("", "ai.onnx")]
+    if redefined:
+        raise BadNetwork(f"defines the standard operator {redefined[0]} anew; give the function a domain of its own")
     return model
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
-from onnx.helper import make_node
+from onnx.helper import make_function, make_node, make_opsetid
 
 from verifier.errors import BadNetwork, VerifierError
 
@@ -43,6 +43,14 @@ def test_cycles_and_values_from_nowhere_are_refused(model, read):
     for given_model in (cycle, missing):
         with pytest.raises(VerifierError):
             read(given_model)
+
+
+def test_standard_operators_defined_anew_are_refused(model, read):
+    given_model = model([make_node("Relu", ["x"], ["y"])], (1, 2))
+    body = [make_node("Neg", ["a"], ["b"])]
+    given_model.functions.append(make_function("", "Relu", ["a"], ["b"], body, [make_opsetid("", 13)]))
+    with pytest.raises(BadNetwork, match="Relu anew"):
+        read(given_model)
 
 
 ODD = st.sampled_from([-(2**63), -(10**12), -2, -1, 0, 1, 2, 3, 7, 10**6, 10**12, 2**63 - 1])
