@@ -140,7 +140,7 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
     columns = open_.to(torch.int8).sort(dim=1, descending=True, stable=True).indices[:, :count]
     widest = max(batch.network.size(name) for name in batch.network.shapes)
     chunk = max(1, (MAX_CLIMBED if steps else MAX_ENTRIES) // (2 * len(columns) * widest))
-    parts = []
+    parts: list[Optimised] = []
     for part in columns.split(chunk, dim=1):
         if parts and out_of_time():
             break
