@@ -12,17 +12,29 @@ from verifier.__main__ import main
 from verifier.check import confirms
 from verifier.formats import read_network
 from verifier.formats.vnnlib import parse_vnnlib
+from verifier.verdict import Unknown
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @pytest.mark.slow
 def test_the_python_session_is_real():
-    (session,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    session, _ = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     examples = doctest.DocTestParser().get_doctest(session, {}, "README", str(README), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
     runner.run(examples)
     assert runner.summarize(verbose=False).failed == 0
+
+
+def test_the_verifier_in_python_is_real(tmp_path, monkeypatch):
+    _, script = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    write_distance(tmp_path / "model.onnx")
+    (query,) = re.findall(r"```text\n(\(vnnlib-version.*?)```", README.read_text(), flags=re.DOTALL)
+    (tmp_path / "query.vnnlib").write_text(query)
+    monkeypatch.chdir(tmp_path)
+    known: dict = {}
+    exec(script, known)
+    assert not isinstance(known["decision"].verdict, Unknown)
 
 
 def test_the_query_with_a_hidden_value_is_read(tmp_path):
