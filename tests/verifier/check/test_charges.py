@@ -267,8 +267,8 @@ def test_closes_with_slopes_of_any_precision_are_decided_in_floats(kind: type) -
     first = Node("z", Linear(frozen_array(rng.normal(size=(3, 2))), frozen_array(rng.normal(size=3))), ("x",))
     last = Node("y", Linear(frozen_array(rng.normal(size=(1, 3))), frozen_array([0.0])), ("a",))
     network = Network("x", (1, 2), (first, Node("a", Relu(), ("z",)), last), "y")
-    query = Query(network, Box([-1.0, -1.0], [1.0, 1.0]), atom({("y", 0): 1}, 100))
-    for slopes, accepted in ((np.full((1, 3), 0.5), True), (np.array([[0.5, 2.0, 0.5]]), False), ([[0.5, np.nan, 1.0]], False)):
+    query = Query(network, Box([-1.0, -1.0], [1.0, 1.0]), atom({("y", 0): 1, ("x", 0): 1}, 100))
+    for slopes, accepted in ((np.full((1, 3), 0.5), True), (np.array([[0.5, 0.5, 2.0]]), False), ([[0.5, 1.0, np.nan]], False)):
         held = {"z": np.full((1, 3), 0.25, dtype=kind)}
         choices = Relaxation({"a": np.array(slopes, dtype=kind)}, held, atoms=np.ones((1, 1), dtype=kind))
         certificate = Certificate(network.sha256, query.sha256, (Group((0,), ProofNode((), (Close(0, choices),))),))

@@ -109,7 +109,7 @@ MODULES = {
 
 
 # overloads that other releases of torch export for the same modules
-RARE = {"aten.alias.default", "aten.avg_pool1d.default", "aten.hardtanh.default", "aten.squeeze.dim"}
+RARE = {"aten.alias.default", "aten.avg_pool1d.default", "aten.squeeze.dim"}
 
 
 def randomised(module):
