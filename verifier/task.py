@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from verifier.query import Query
     from verifier.verdict import Decision
 
+ENGINE_NAMES = ("auto", "falsify", "bound", "boxes", "split", "milp", "smt")
+"""The keys of `verifier.solve.ENGINES`, for who must not wait for its imports."""
+
 AnswerWord: TypeAlias = Literal["sat", "unsat", "unknown", "timed-out"]
 
 

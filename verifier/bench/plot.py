@@ -1,6 +1,7 @@
 """Cactus plots: how many instances are solved when each is given so many seconds."""
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from verifier.bench.rows import Row
 from verifier.errors import BadQuery
 
+ENDINGS = (".svg", ".png", ".pdf")
 SHORTEST_S = 1e-3  # shorter times are drawn as this
 
 
@@ -31,6 +33,15 @@ def read_seconds(path: str | Path) -> list[float]:
         return [float(line[time]) for line in lines if line[word] in ("sat", "unsat") and line.get("agrees") != "no"]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, StopIteration) as error:
         raise BadQuery(f"{path}: cannot be compared; needs the columns verdict and solver_s ({error})") from error
+
+
+def check_plot(path: str | Path) -> None:
+    """Raise BadQuery where no plot can be written to the path: another ending, no folder, or no right to write."""
+    path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise BadQuery(f"--plot {str(path)!r} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadQuery(f"--plot {str(path)!r} cannot be written; name a file in a folder that there is")
 
 
 def cactus(curves: Mapping[str, Sequence[float]], path: str | Path) -> None:

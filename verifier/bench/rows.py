@@ -23,6 +23,7 @@ class Row:
     bound: the best proven bound where undecided. replayed: onnxruntime's word on a sat, yes where its float32 run misses the
     query by at most 1e-6 (`violation`, absolute, over inputs and outputs); empty where it was not asked. agrees: with the
     expected answer; `replays` is a sat that was expected unsat and whose counterexample holds; empty where nothing is known.
+    engine: the one that answered; asked: the one that was asked for, empty in files of before it was kept.
     """
 
     onnx: str
@@ -40,6 +41,7 @@ class Row:
     violation: float | None
     peak_gb: float
     reason: str
+    asked: str = ""
 
     @property
     def solved(self) -> bool:
@@ -51,10 +53,14 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS_BEFORE = COLUMNS[:-1]  # those of a file written before `asked` was kept
 
 
-def judge(instance: Instance, ended: Ended, replay: Replay | None) -> Row:
-    """The row of an instance from how its process ended, and from the replay of its counterexample, if there was one."""
+def judge(instance: Instance, ended: Ended, replay: Replay | None, *, asked: str = "") -> Row:
+    """The row of an instance from how its process ended, and from the replay of its counterexample, if there was one.
+
+    asked: the engine that was asked for.
+    """
     answer = next((message for _, message in ended.messages if isinstance(message, Answer)), None)
     total_s = next((at for at, message in ended.messages if isinstance(message, Answer)), ended.seconds)
     verdict, reason = _verdict(ended, answer)
@@ -68,7 +74,7 @@ def judge(instance: Instance, ended: Ended, replay: Replay | None) -> Row:
         instance.onnx, instance.vnnlib, instance.timeout_s, verdict, answer.seconds if answer else None, total_s,
         answer.engine if answer else "", answer.bound if answer else None, answer.splits if answer else None,
         instance.expected, _agrees(verdict, instance.expected, replayed), replayed, violation, ended.peak_bytes / 1e9,
-        "; ".join(filter(None, (reason, note))),
+        "; ".join(filter(None, (reason, note))), asked,
     )  # fmt: skip
 
 
@@ -121,11 +127,11 @@ def read_rows(path: str | Path) -> list[Row]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            if tuple(reader.fieldnames or ()) not in (COLUMNS, COLUMNS_BEFORE):
                 raise BadQuery(f"{path}: not a file of this command; its columns must be {','.join(COLUMNS)}")
             return [_row(line) for line in reader if None not in line.values()]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise BadQuery(f"{path}: cannot be read as rows ({error}); run without --resume") from error
+        raise BadQuery(f"{path}: cannot be read as rows ({error}); name another file") from error
 
 
 def _row(line: dict[str, Any]) -> Row:

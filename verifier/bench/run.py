@@ -39,6 +39,7 @@ class _Slot:
 
     instance: Instance
     job: Job
+    asked: str
     ended: Ended | None = None
 
 
@@ -74,7 +75,7 @@ def _start(instance: Instance, settings: Settings) -> _Slot:
         instance.network_file, instance.query_file, until, engine=settings.engine, seed=settings.seed, threads=threads
     )
     job = Job(decide, request, seconds=limit + LATER_S, memory_bytes=settings.memory_bytes, mute=not settings.verbose)
-    return _Slot(instance, job)
+    return _Slot(instance, job, settings.engine)
 
 
 def _advance(slot: _Slot) -> Row | None:
@@ -82,10 +83,10 @@ def _advance(slot: _Slot) -> Row | None:
     if ended is None:
         return None
     if slot.ended is not None:
-        return judge(slot.instance, slot.ended, _replay_of(ended))
+        return judge(slot.instance, slot.ended, _replay_of(ended), asked=slot.asked)
     answer = next((message for _, message in ended.messages if isinstance(message, Answer)), None)
     if answer is None or answer.word != "sat":
-        return judge(slot.instance, ended, None)
+        return judge(slot.instance, ended, None, asked=slot.asked)
     request = ReplayRequest(slot.instance.network_file, slot.instance.query_file, answer.counterexample)
     slot.ended, slot.job = ended, Job(_replay, request, seconds=REPLAY_S, mute=True)
     return None

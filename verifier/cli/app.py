@@ -1,11 +1,13 @@
 """The commands and their options, and how every ending becomes a message and an exit code."""
 
 import argparse
+import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 from verifier import __version__
@@ -13,7 +15,7 @@ from verifier.cli import bench as bench_command
 from verifier.cli import check as check_command
 from verifier.cli import supports as supports_command
 from verifier.cli import verify as verify_command
-from verifier.cli.codes import BAD_INPUT, BUG, EXIT_CODES, INTERRUPTED, TERMINATED
+from verifier.cli.codes import BAD_INPUT, BUG, EXIT_CODES, INTERRUPTED, TERMINATED, UNHEARD
 from verifier.errors import VerifierError
 from verifier.jobs import process_start
 
@@ -31,6 +33,16 @@ class _Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on the arguments (the process's own by default) and return its exit code."""
     try:
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a closed pipe can be told from a bug, not at the interpreter's end
+        return code
+    except BrokenPipeError:
+        _discard_output()
+        return UNHEARD
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         options = _parser().parse_args(arguments)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else BAD_INPUT
@@ -42,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VerifierError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -53,6 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BUG
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would complain of the closed pipe on its way out."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a file behind it
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

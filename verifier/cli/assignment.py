@@ -26,6 +26,17 @@ def write_assignment(text: str, folder: str | os.PathLike[str]) -> None:
         raise BadQuery(f"--serialise-assignments {os.fspath(folder)!r}: {error.strerror or error}; give a folder") from error
 
 
+def check_folder(folder: str) -> None:
+    """Raise BadQuery where the folder cannot be made or written to; makes nothing."""
+    there = os.path.abspath(folder)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise BadQuery(f"--serialise-assignments {folder!r}: {there!r} is no folder; give a folder")
+    if not os.access(there, os.W_OK):
+        raise BadQuery(f"--serialise-assignments {folder!r}: {there!r} cannot be written to; give another folder")
+
+
 def _variables(text: str) -> Iterator[tuple[str, str, tuple[int, ...], list[str]]]:
     """Name, element type, shape and entries of each variable; those of version 1.0, X and Y, are real vectors."""
     if text.startswith("(("):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from verifier.cli.codes import DECIDED, INTERRUPTED, REFUTED
-from verifier.cli.verify import add_solver_options, positive, whole
+from verifier.cli.verify import add_solver_options, seconds, whole
+from verifier.errors import BadQuery
 from verifier.jobs import available_bytes
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ Show: TypeAlias = Callable[["Row | None"], None]
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="the folder with instances.csv")
     parser.add_argument(
-        "--timeout", type=positive, metavar="SECONDS", help="limit for each instance, instead of the folder's own"
+        "--timeout", type=seconds, metavar="SECONDS", help="limit for each instance, instead of the folder's own"
     )
     parser.add_argument("--jobs", type=whole, default=1, metavar="N", help="instances at a time; 1 by default")
     parser.add_argument("--only", metavar="GLOB", help="only instances whose 'onnx vnnlib' fits, such as '*prop_3*'")
     parser.add_argument("--csv", metavar="FILE", help="write each row to this file as it comes")
-    parser.add_argument("--resume", action="store_true", help="keep the rows that are in --csv already and run the others")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that are in --csv already, but those that timed out under a shorter limit, and run the others")  # noqa: E501  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", help="draw a cactus plot: .svg, .png or .pdf")
     parser.add_argument("--compare", action="append", default=[], metavar="FILE", help="another run's CSV, drawn into the plot; may be repeated")  # noqa: E501  # fmt: skip
     add_solver_options(parser)
@@ -46,17 +47,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from verifier.bench import Settings, read_instances, run_bench
+    from verifier.bench.resume import resume
     from verifier.bench.rows import RowFile, read_rows
 
     _check_options(options)
     instances = read_instances(options.folder, timeout_s=options.timeout, only=options.only)
-    rows = read_rows(options.csv) if options.resume and Path(options.csv).exists() else []
-    done = {(row.onnx, row.vnnlib) for row in rows}
-    todo = [instance for instance in instances if (instance.onnx, instance.vnnlib) not in done]
+    earlier = read_rows(options.csv) if options.resume and Path(options.csv).exists() else []
+    resumed = resume(instances, earlier, engine=options.engine)
+    rows = list(resumed.kept)
+    if not options.quiet:
+        for note in resumed.notes:
+            print(f"--resume: {note}", file=sys.stderr)
     settings = Settings(options.engine, options.seed, options.jobs, options.threads, _memory(options), verbose=options.verbose)
     file = RowFile(options.csv, rows) if options.csv else None
     interrupted = False
-    results = run_bench(todo, settings)
+    results = run_bench(resumed.todo, settings)
     try:
         with _shown(options, len(instances), rows) as show:
             for row in results:
@@ -75,12 +80,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    from verifier.errors import BadQuery
+    """What can be refused before hours are spent."""
+    from verifier.bench.resume import refuse_rows
 
     if options.resume and not options.csv:
         raise BadQuery("--resume needs --csv FILE, which holds the rows that are done")
     if options.compare and not options.plot:
         raise BadQuery("--compare needs --plot FILE, into which it is drawn")
+    if options.csv and not options.resume:
+        refuse_rows(options.csv)
+    if options.plot:
+        _check_plot(options)
+
+
+def _check_plot(options: argparse.Namespace) -> None:
+    from verifier.bench.plot import check_plot, read_seconds
+
+    check_plot(options.plot)
+    for path in options.compare:
+        if options.csv is None or Path(path).resolve() != Path(options.csv).resolve():  # that one is yet to be written
+            read_seconds(path)
 
 
 def _memory(options: argparse.Namespace) -> int | None:

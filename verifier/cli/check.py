@@ -17,23 +17,33 @@ DESCRIPTION = "Replay certificates in exact arithmetic, without any solver: does
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("certificates", nargs="+", metavar="CERTIFICATE", help="a certificate file")
     parser.add_argument("--network", required=True, help="the network they speak about: .onnx, .onnx.gz or .network")
+    parser.add_argument("--query", metavar="FILE", help="a VNN-LIB file; certificates that prove another query are rejected")
 
 
 def run(options: argparse.Namespace) -> int:
     from verifier.formats import read_network
+    from verifier.formats.vnnlib import read_vnnlib
 
     network = read_network(options.network)
     print(f"network   {options.network}, sha256 {network.sha256}")
-    accepted = [_check_one(path, network) for path in options.certificates]
+    asked = None if options.query is None else read_vnnlib(options.query, network)
+    if asked is not None:
+        print(f"query     {options.query}, sha256 {asked.sha256}")
+    accepted = [_check_one(path, network, asked) for path in options.certificates]
     if len(accepted) > 1:
         print(f"\n{sum(accepted)} of {len(accepted)} accepted")
     return DECIDED if all(accepted) else REFUTED
 
 
-def _check_one(path: str, network: "Network") -> bool:
+def _check_one(path: str, network: "Network", asked: "Query | None") -> bool:
     from verifier.check import check, read_certificate
 
     query, certificate = read_certificate(path, network)
+    if asked is not None and asked.sha256 != query.sha256:
+        print(f"file      {path}")
+        print(f"region    {_region_text(query)}")
+        print(f"rejected: its query is another one, sha256 {query.sha256} and not {asked.sha256}; not replayed")
+        return False
     result = check(query, certificate)
     print(f"file      {path}")
     print(f"region    {_region_text(query)}")

@@ -1,6 +1,6 @@
 """Exit codes."""
 
-DECIDED, REFUTED, BAD_INPUT, UNDECIDED, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+DECIDED, REFUTED, BAD_INPUT, UNDECIDED, BUG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 3, 4, 130, 141, 143
 
 EXIT_CODES = """exit codes:
   0    verify: sat or unsat; check: every certificate proves its query; bench, supports: done
@@ -9,4 +9,5 @@ EXIT_CODES = """exit codes:
   3    verify: unknown or timed-out
   4    a bug of ours
   130  interrupted
+  141  whoever read the output, such as `head`, closed it
 """

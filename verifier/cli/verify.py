@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from verifier import __version__
-from verifier.cli.assignment import write_assignment
+from verifier.cli.assignment import check_folder, write_assignment
 from verifier.cli.codes import BAD_INPUT, BUG, DECIDED, UNDECIDED
 from verifier.errors import BadNetwork, BadQuery
 from verifier.jobs import Ended, Job, run_job
-from verifier.task import Answer, Loaded, Request, Written, decide
+from verifier.task import ENGINE_NAMES, Answer, Loaded, Request, Written, decide
 
 COMMAND = "verify"
 HELP = "decide a VNN-LIB query"
@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--network", required=True, action="append", metavar="NAME=FILE",
         help="the network that the query declares as NAME: .onnx, .onnx.gz or .network; FILE alone for VNN-LIB 1.0",
     )  # fmt: skip
-    parser.add_argument("--timeout", type=positive, default=60.0, metavar="SECONDS", help="wall-clock limit, start-up and reading included; 60 by default")  # noqa: E501  # fmt: skip
+    parser.add_argument("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="wall-clock limit, start-up and reading included; 60 by default")  # noqa: E501  # fmt: skip
     parser.add_argument("--serialise-assignments", metavar="FOLDER", help="write the assignment as ONNX TensorProto files, not to stdout")  # noqa: E501  # fmt: skip
     parser.add_argument("--certificate", metavar="FILE", help="write the certificate of a proof, for `verifier check`")
     add_solver_options(parser)
@@ -55,23 +55,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """The options that verify and bench share."""
-    parser.add_argument("--engine", default="auto", metavar="NAME", help="auto by default, or one engine alone")
+    names = f"{', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}"
+    parser.add_argument("--engine", default="auto", choices=ENGINE_NAMES, metavar="NAME", help=f"{names}: all in turn (auto, the default) or one alone")  # noqa: E501  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random; 0 by default")
     parser.add_argument("--threads", type=whole, metavar="N", help="threads of the solver")
-    parser.add_argument("--memory", type=positive, metavar="GB", help="the most memory (10^9 bytes) it may use; beyond, the answer is unknown")  # noqa: E501  # fmt: skip
+    parser.add_argument("--memory", type=gigabytes, metavar="GB", help="the most memory (10^9 bytes) it may use; beyond, the answer is unknown")  # noqa: E501  # fmt: skip
 
 
-def positive(text: str) -> float:
-    """A finite number above 0, for argparse."""
-    value = float(text)
+def seconds(text: str) -> float:
+    """A finite number of seconds above 0, for argparse."""
+    return _positive(text, "a number of seconds")
+
+
+def gigabytes(text: str) -> float:
+    """A finite number of gigabytes above 0, for argparse."""
+    return _positive(text, "a number of gigabytes")
+
+
+def _positive(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be {what} above 0, got {text}")
     return value
 
 
 def whole(text: str) -> int:
     """A whole number above 0, for argparse."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
     return value
@@ -79,7 +95,11 @@ def whole(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     name, network = _named(options.network)
-    _check_paths(network, options.query, options.certificate)
+    _check_inputs(network, options.query)
+    if options.certificate is not None:
+        _check_certificate(options.certificate)
+    if options.serialise_assignments is not None:
+        check_folder(options.serialise_assignments)
     limit = options.began + options.timeout
     request = Request(
         network, options.query, limit - min(EARLIER_S, 0.1 * options.timeout), name, options.engine, options.seed,
@@ -112,15 +132,23 @@ def _named(given: list[str]) -> tuple[str | None, str]:
     return name, path
 
 
-def _check_paths(network: str, query: str, certificate: str | None) -> None:
+def _check_inputs(network: str, query: str) -> None:
     """What can be seen without reading, before anything heavy starts."""
-    if not os.path.isfile(network):
-        raise BadNetwork(f"{network}: no such file; give the path of a network file")
-    if not os.path.isfile(query):
-        raise BadQuery(f"{query}: no such file; give the path of a VNN-LIB file")
-    folder = os.path.dirname(os.path.abspath(certificate)) if certificate else None
-    if folder is not None and not os.access(folder, os.W_OK):
-        raise BadQuery(f"--certificate {certificate!r}: the folder {folder!r} cannot be written to; make it first")
+    for path, error, what in ((network, BadNetwork, "network"), (query, BadQuery, "VNN-LIB")):
+        if os.path.isdir(path):
+            raise error(f"{path}: is a folder; give the path of a {what} file")
+        if not os.path.isfile(path):
+            raise error(f"{path}: no such file; give the path of a {what} file")
+
+
+def _check_certificate(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise BadQuery(f"--certificate {path!r}: is a folder; give the path of a file")
+    if not os.access(folder, os.W_OK):
+        raise BadQuery(f"--certificate {path!r}: the folder {folder!r} cannot be written to; make it first")
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise BadQuery(f"--certificate {path!r}: the file cannot be written to; name another")
 
 
 def _outcome(ended: Ended) -> Outcome:
@@ -151,12 +179,29 @@ def _report(outcome: Outcome, options: argparse.Namespace) -> None:
         print(outcome.loaded.note, file=sys.stderr)
     if outcome.reason:
         print(outcome.reason if options.verbose else outcome.reason.rstrip().splitlines()[-1], file=sys.stderr)
-    if options.certificate and outcome.word == "unsat":
-        problem = "the time limit came first" if outcome.written is None else outcome.written.problem
-        if problem:
-            print(f"no certificate: {problem}", file=sys.stderr)
+    if options.certificate:
+        _say_of_certificate(outcome, options)
     if options.verbose:
         _say_more(outcome)
+
+
+def _say_of_certificate(outcome: Outcome, options: argparse.Namespace) -> None:
+    problem = _problem(outcome)
+    if problem and (outcome.word == "unsat" or not options.quiet):
+        print(f"no certificate: {problem}", file=sys.stderr)
+    elif not problem and outcome.loaded is not None and not (options.quiet or options.json or options.verbose):
+        print(f"certificate of query sha256 {outcome.loaded.query_sha256}", file=sys.stderr)
+
+
+def _problem(outcome: Outcome) -> str:
+    """Why there is no certificate; empty where there is one."""
+    match outcome.word:
+        case "sat":
+            return "the answer is sat, whose evidence is the assignment"
+        case "unsat":
+            return "the time limit came first" if outcome.written is None else outcome.written.problem
+        case _:
+            return "nothing was proved"
 
 
 def _say_more(outcome: Outcome) -> None:

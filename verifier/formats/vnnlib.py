@@ -31,6 +31,8 @@ def parse_vnnlib(text: str, network: Network, *, name: str = "VNN-LIB text") -> 
 
     name: what messages call the text. Raises BadQuery with line, column, what was found and what is allowed.
     """
+    if not text.strip():
+        raise BadQuery(f"{name}: the file is empty; a query declares its variables and asserts something of them")
     source = Source(name, text)
     parse = parse_vnnlib2 if version(source)[0] == 2 else parse_vnnlib1
     return parse(source, network)

@@ -88,8 +88,8 @@ def test_assignments_as_tensors(tmp_path, model):
         (["{query}", "--network", "f={model}", "--network", "g={model}"], "BadQuery: got 2 networks"),
         (["{query}", "--network", "={model}"], "BadQuery: --network '={model}' must be NAME=FILE"),
         (["{query}", "--network", "{model}", "--certificate", "{folder}/no/such"], "BadQuery: --certificate"),
-        (["{query}", "--network", "{model}", "--timeout", "0"], "must be a number above 0, got 0"),
-        (["{query}", "--network", "{model}", "--memory", "nan"], "must be a number above 0, got nan"),
+        (["{query}", "--network", "{model}", "--timeout", "0"], "must be a number of seconds above 0, got 0"),
+        (["{query}", "--network", "{model}", "--memory", "nan"], "must be a number of gigabytes above 0, got nan"),
         (["{query}"], "the following arguments are required: --network"),
     ],
 )
