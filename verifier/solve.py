@@ -15,11 +15,11 @@ from verifier.verdict import Decision
 ENGINES: Mapping[str, tuple[Turn, ...]] = {
     "auto": (
         Turn("bound"),
-        Turn("falsify", 0.003, at_least_s=0.1, at_most_s=1.0),
+        Turn("falsify", 0.05, at_least_s=1.0, rounds=1),
         Turn("boxes", 0.1, at_least_s=1.0, at_most_s=10.0),
         Turn("smt", 0.1, at_most_s=2.0, most_cases=150),
         Turn("climb", 0.05, at_least_s=0.5),
-        Turn("falsify", 0.05, at_least_s=1.0),
+        Turn("falsify", 0.05, at_least_s=1.0, rounds=6),
         Turn("optimise", 0.2, at_least_s=1.0),
         Turn("milp", 0.2, at_most_s=5.0, most_cases=150),
         Turn("falsify", 0.05),

@@ -41,14 +41,16 @@ and gain more."""
 class Turn:
     """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
 
-    most_inputs: only where there are so many inputs at most; most_cases: only where so many entries are undecided at most,
-    in a small network, so that a solver may go through them.
+    rounds: how many of an attack, which so ends the same whatever the clock says. most_inputs: only where there are so many
+    inputs at most; most_cases: only where so many entries are undecided at most, in a small network, so that a solver may go
+    through them.
     """
 
     engine: str
     share: float = 1.0
     at_least_s: float = 0.0
     at_most_s: float = float("inf")
+    rounds: int | None = None
     most_inputs: int | None = None
     most_cases: int | None = None
 
@@ -93,6 +95,7 @@ class Strategy:
         self.attack = Attack([case.query for case in self.cases], seed=seed, starts=starts)
         self.deadline = time.monotonic() + timeout_s * len(queries)
         self.until = self.deadline
+        self.rounds: int | None = None
 
     def run(self) -> Iterator[tuple[int, Decision]]:
         together: dict[str, Callable[[list[Case]], Mapping[Case, Verdict]]] = {
@@ -125,7 +128,7 @@ class Strategy:
         if left <= 0:
             return
         span = min(max(turn.share * left, turn.at_least_s * len(cases)), turn.at_most_s * len(cases), left)
-        self.until = began + span
+        self.until, self.rounds = began + span, turn.rounds
         verdicts = work(cases)
         share = (time.monotonic() - began) / len(cases)
         for case in cases:
@@ -189,7 +192,7 @@ class Strategy:
 
     def _attack(self, cases: list[Case]) -> dict[Case, Verdict]:
         skip = {case.position for case in self.cases} - {case.position for case in cases}
-        answers = self.attack.run(self._left(), skip=skip)
+        answers = self.attack.run(self._left(), rounds=self.rounds, skip=skip)
         found: dict[Case, Verdict] = {}
         for case in cases:
             answer = answers[case.position]

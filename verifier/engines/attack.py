@@ -87,11 +87,14 @@ class Attack:
             by_network.setdefault(id(query.network), []).append(place)
         self._hunts = [_Hunt(self, places, samples, seed) for places in by_network.values()]
 
-    def run(self, seconds: float, *, patience: int = PATIENCE, skip: Collection[int] = ()) -> list[Refuted | Unknown]:
+    def run(
+        self, seconds: float, *, patience: int = PATIENCE, rounds: int | None = None, skip: Collection[int] = ()
+    ) -> list[Refuted | Unknown]:
         """Go on for about `seconds`: what is known by then of each query, in their order.
 
-        Ends early where every query is settled, or where `patience` rounds in a row came no nearer for any; the next call
-        begins with another round. skip: places of queries that need no answer any more.
+        Ends early where every query is settled, where `patience` rounds in a row came no nearer for any, or after `rounds`
+        of them, which makes the outcome independent of the clock; the next call begins with another round. skip: places of
+        queries that need no answer any more.
 
         Unknown("unconfirmed") where only points on the boundary, within float rounding, were found; Unknown("timeout") where
         time ran out first; Unknown("incomplete") where the search came no nearer.
@@ -99,7 +102,7 @@ class Attack:
         self._deadline, self._late = time.monotonic() + seconds, False
         self._closed.update(skip)
         for hunt in self._hunts:
-            hunt.run(patience)
+            hunt.run(patience, rounds)
         return [self._verdict(place) for place in range(len(self.queries))]
 
     def over(self) -> bool:
@@ -165,11 +168,12 @@ class _Hunt:
         self.milestone: dict[int, float] = {}
         self.rounds = self._rounds()
 
-    def run(self, patience: int) -> None:
-        """Rounds until time is up, nothing is open, or `patience` of them brought nothing."""
-        idle = 0
-        while idle < patience and not self.attack.over() and any(map(self.attack.is_open, self.places)):
+    def run(self, patience: int, rounds: int | None) -> None:
+        """Rounds until time is up, nothing is open, so many are done, or `patience` of them brought nothing."""
+        idle = done = 0
+        while idle < patience and done != rounds and not self.attack.over() and any(map(self.attack.is_open, self.places)):
             if next(self.rounds):
+                done += 1
                 idle = 0 if self._gained() else idle + 1
 
     def _gained(self) -> bool:
