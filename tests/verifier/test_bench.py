@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from verifier.bench.instances import Instance, read_instances
 from verifier.bench.plot import read_seconds, solved_seconds
 from verifier.bench.replay import replay
 from verifier.bench.replay_types import TOLERANCE, Replay, ReplayRequest
+from verifier.bench.resume import refuse_rows, resume
 from verifier.bench.rows import RowFile, judge, read_rows
 from verifier.bench.summary import summarise, summary_text
 from verifier.errors import BadQuery
@@ -277,6 +279,88 @@ def test_an_interrupt_prints_what_is_known(folder):
 def test_bad_usage_is_refused(folder, capsys, arguments, message):
     assert main(["bench", str(folder), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "foo"], "invalid choice: 'foo' (choose from"),
+        (["--timeout", "abc"], "must be a number of seconds above 0, got abc"),
+        (["--plot", "{tmp}/p.bmp"], "must end in .svg, .png or .pdf"),
+        (["--plot", "{tmp}/none/p.svg"], "cannot be written; name a file in a folder that there is"),
+        (["--plot", "{tmp}/p.svg", "--compare", "{tmp}/none.csv"], "none.csv: cannot be compared"),
+        (["--csv", "{tmp}/rows.csv"], "rows.csv holds 2 rows; --resume to go on, or name another file"),
+        (["--csv", "{tmp}/other.csv"], "other.csv: not a file of this command"),
+    ],
+)
+def test_a_run_is_refused_before_its_first_instance(folder, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr("verifier.bench.run_bench", None)  # calling it would be a bug, code 4
+    RowFile(tmp_path / "rows.csv", [row_of("sat", "sat"), row_of("unsat", "unsat")]).close()
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    before = (tmp_path / "rows.csv").read_text()
+    assert main(["bench", str(folder), *(text.format(tmp=tmp_path) for text in arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err
+    assert (tmp_path / "rows.csv").read_text() == before
+
+
+def test_a_file_without_rows_may_be_overwritten(tmp_path):
+    refuse_rows(tmp_path / "none.csv")
+    (tmp_path / "empty.csv").touch()
+    refuse_rows(tmp_path / "empty.csv")
+    RowFile(tmp_path / "head.csv").close()
+    refuse_rows(tmp_path / "head.csv")
+
+
+def test_what_a_resumed_run_mixes_is_said():
+    now = [Instance(Path("."), "n.onnx", f"{name}.vnnlib", 20.0) for name in "abcd"]
+    row = row_of("unsat", "unsat", limit=10.0)
+    late = row_of("timed-out", "unsat", limit=10.0)
+    rows = [
+        replace(row, vnnlib="a.vnnlib", asked="bound"),
+        replace(late, vnnlib="b.vnnlib", asked="bound"),
+        replace(late, vnnlib="c.vnnlib", asked="auto", timeout_s=20.0),
+        replace(row, vnnlib="elsewhere.vnnlib", asked="auto"),
+    ]
+    resumed = resume(now, rows, engine="auto")
+    assert [Path(r.vnnlib).stem for r in resumed.kept] == ["a", "c", "elsewhere"]
+    assert [Path(i.vnnlib).stem for i in resumed.todo] == ["b", "d"]
+    assert resumed.notes == (
+        "1 timed-out rows are run again, for their limit is longer now",
+        "1 kept rows had a limit of 10 s, which is 20 s now",
+        "1 kept rows are of --engine bound, which is auto now",
+    )
+    shorter = resume([replace(i, timeout_s=5.0) for i in now], rows, engine="bound")
+    assert shorter.kept == tuple(rows) and [Path(i.vnnlib).stem for i in shorter.todo] == ["d"]
+    same = resume(now, [replace(row, vnnlib="a.vnnlib", timeout_s=20.0)], engine="smt")
+    assert same.notes == ()  # what an older file does not say is not guessed
+
+
+def test_rows_of_before_the_engine_asked_for_was_kept_are_read(tmp_path):
+    path = tmp_path / "rows.csv"
+    RowFile(path, [row_of("sat", "sat")]).close()
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().splitlines()))
+    assert read_rows(path) == [row_of("sat", "sat")]
+
+
+def test_a_timed_out_row_is_run_again_under_a_longer_limit(folder, tmp_path):
+    rows = tmp_path / "rows.csv"
+    late = replace(row_of("timed-out", "sat", limit=10.0), onnx="onnx/net.onnx", vnnlib="vnnlib/sat.vnnlib", asked="bound")
+    RowFile(rows, [late]).close()
+    code, out, err = bench(folder, "--csv", rows, "--resume", "--only", "*vnnlib/sat*")
+    assert (code, err) == (0, "--resume: 1 timed-out rows are run again, for their limit is longer now\n")
+    (row,) = read_rows(rows)
+    assert (row.verdict, row.asked, row.timeout_s) == ("sat", "auto", 60.0) and "solved    1 of 1" in out
+
+
+def test_a_closed_pipe_ends_a_run_quietly(folder, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "verifier", "bench", str(folder), "--csv", str(tmp_path / "rows.csv")]
+    run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, "")
+    assert len(read_rows(tmp_path / "rows.csv")) == 1
 
 
 def test_columns_are_the_ones_promised(tmp_path):

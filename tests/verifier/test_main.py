@@ -1,5 +1,6 @@
 """The verifier's command line."""
 
+import os
 import subprocess
 import sys
 
@@ -11,12 +12,21 @@ from verifier import __version__
 from verifier.__main__ import main
 from verifier.certificate import Certificate
 from verifier.check import write_certificate
+from verifier.formats import read_network
 from verifier.formats.archive import write_network
+from verifier.formats.vnnlib import read_vnnlib
 from verifier.formula import at_least
 from verifier.query import Query
 from verifier.region import Box
-from verifier.solve import verify
+from verifier.solve import ENGINES, verify
+from verifier.task import ENGINE_NAMES
 from verifier.verdict import Proved
+
+BOX_QUERY = "\n".join((
+    *(f"(declare-const X_{k} Real)\n(assert (>= X_{k} 0))\n(assert (<= X_{k} 1))" for k in range(3)),
+    *(f"(declare-const Y_{k} Real)" for k in range(2)),
+    "(assert (>= Y_0 {least}))",
+))  # fmt: skip
 
 
 @pytest.fixture
@@ -64,6 +74,47 @@ def test_several_certificates_are_checked(proof, capsys, tmp_path):
     write_certificate(query, Certificate(query.network.sha256, query.sha256, ()), tmp_path / "empty.npz")
     assert main(["check", str(certificate), str(tmp_path / "empty.npz"), "--network", str(network)]) == 1
     assert capsys.readouterr().out.endswith("1 of 2 accepted\n")
+
+
+def test_a_certificate_of_the_query_that_was_asked_is_accepted(proof, capsys, tmp_path):
+    network, certificate, _ = proof
+    asked = tmp_path / "asked.vnnlib"
+    asked.write_text(BOX_QUERY.format(least=1000))
+    query = read_vnnlib(asked, read_network(network))
+    verdict = verify(query, timeout_s=10, engine="bound").verdict
+    assert isinstance(verdict, Proved) and verdict.certificate is not None
+    write_certificate(query, verdict.certificate, certificate)
+    assert main(["check", str(certificate), "--network", str(network), "--query", str(asked)]) == 0
+    out = capsys.readouterr().out
+    assert f"query     {asked}, sha256 {query.sha256}" in out and out.endswith("accepted\n")
+
+
+def test_a_certificate_of_another_query_is_rejected(proof, capsys, tmp_path):
+    network, certificate, query = proof
+    asked = tmp_path / "asked.vnnlib"
+    asked.write_text(BOX_QUERY.format(least=999))
+    assert main(["check", str(certificate), "--network", str(network), "--query", str(asked)]) == 1
+    out = capsys.readouterr().out
+    assert f"rejected: its query is another one, sha256 {query.sha256}" in out and "accepted" not in out
+
+
+@pytest.mark.parametrize("arguments", [["supports"], ["--help"], ["check", "{proof}", "--network", "{network}"]])
+def test_a_closed_pipe_ends_quietly(proof, arguments):
+    given = [text.format(network=proof[0], proof=proof[1]) for text in arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run([sys.executable, "-m", "verifier", *given], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert run.stderr == ""
+    assert run.returncode == 141 or (run.returncode == 0 and "--help" in given)  # argparse itself minds no closed pipe
+
+
+def test_the_engines_are_those_of_the_solver(capsys):
+    assert tuple(ENGINES) == ENGINE_NAMES
+    for command in ("verify", "bench"):
+        assert main([command, "--help"]) == 0
+        words = capsys.readouterr().out.replace(",", " ").replace(":", " ").split()
+        assert set(ENGINES) <= set(words)
 
 
 def test_the_name_and_the_version(capsys):

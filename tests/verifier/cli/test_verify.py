@@ -18,7 +18,7 @@ from onnx import numpy_helper
 import verifier.cli.verify as command
 from verifier import __version__
 from verifier.__main__ import main
-from verifier.task import Answer, Loaded
+from verifier.task import Answer, Loaded, Written
 
 
 @pytest.fixture
@@ -90,6 +90,15 @@ def test_assignments_as_tensors(tmp_path, model):
         (["{query}", "--network", "{model}", "--certificate", "{folder}/no/such"], "BadQuery: --certificate"),
         (["{query}", "--network", "{model}", "--timeout", "0"], "must be a number of seconds above 0, got 0"),
         (["{query}", "--network", "{model}", "--memory", "nan"], "must be a number of gigabytes above 0, got nan"),
+        (["{query}", "--network", "{model}", "--timeout", "abc"], "must be a number of seconds above 0, got abc"),
+        (["{query}", "--network", "{model}", "--threads", "two"], "must be a whole number above 0, got two"),
+        (["{folder}", "--network", "{model}"], "BadQuery: {folder}: is a folder; give the path of a VNN-LIB file"),
+        (["{query}", "--network", "{folder}"], "BadNetwork: {folder}: is a folder; give the path of a network file"),
+        (["{query}", "--network", "{model}", "--certificate", "{folder}"], "--certificate '{folder}': is a folder"),
+        (["{query}", "--network", "{model}", "--certificate", "{folder}/new/"], "--certificate '{folder}/new/': is a folder"),
+        (["{query}", "--network", "{model}", "--serialise-assignments", "{query}"], "'{query}' is no folder; give a folder"),
+        (["{query}", "--network", "{model}", "--serialise-assignments", "{query}/x"], "'{query}' is no folder; give a folder"),
+        (["{query}", "--network", "{model}", "--engine", "foo"], "invalid choice: 'foo' (choose from"),
         (["{query}"], "the following arguments are required: --network"),
     ],
 )
@@ -104,6 +113,7 @@ def test_bad_usage_is_refused_at_once(tmp_path, model, capsys, arguments, messag
     ("name", "content", "message"),
     [
         ("f", "(vnnlib-version <2.0>", "BadQuery: "),
+        ("f", " \n", "q.vnnlib: the file is empty"),
         ("g", query2(0.5, 0.0), "declares network f, got --network g"),
     ],
 )
@@ -121,6 +131,42 @@ def answers_and_hangs(request, send):
     send(Loaded("n", "q", 0.1))
     send(Answer("unsat", "", "bound", 0.1, 0.5, 3))
     time.sleep(60)
+
+
+def proves(request, send):
+    send(Loaded("n", "5ha", 0.1))
+    send(Answer("unsat", "", "bound", 0.1, 0.5, 3))
+    send(Written(10))
+
+
+def finds(request, send):
+    send(Loaded("n", "5ha", 0.1))
+    send(Answer("sat", "", "falsify", 0.1, None, 0, (0.0,), "((X_0 0.0)\n(Y_0 1.0))"))
+    send(Written(0, "there is none, for nothing was proved"))
+
+
+def gives_up(request, send):
+    send(Loaded("n", "5ha", 0.1))
+    send(Answer("unknown", "incomplete", "bound", 0.1, 0.5, 3))
+
+
+@pytest.mark.parametrize(
+    ("work", "options", "err"),
+    [
+        (proves, [], "certificate of query sha256 5ha\n"),
+        (proves, ["--quiet"], ""),
+        (proves, ["--json"], ""),
+        (finds, [], "no certificate: the answer is sat, whose evidence is the assignment\n"),
+        (finds, ["--quiet"], ""),
+        (gives_up, [], "incomplete\nno certificate: nothing was proved\n"),
+        (answers_and_hangs, [], "no certificate: the time limit came first\n"),
+    ],
+)
+def test_what_became_of_the_certificate_is_said(tmp_path, model, capsys, monkeypatch, work, options, err):
+    monkeypatch.setattr(command, "decide", work)
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    main(["verify", query, "--network", str(model), "--timeout", "1", "--certificate", str(tmp_path / "p.npz"), *options])
+    assert capsys.readouterr().err == err
 
 
 def breaks(request, send):
