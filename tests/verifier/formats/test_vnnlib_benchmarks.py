@@ -115,7 +115,7 @@ def same_meaning(path: Path, query: Query, generator: np.random.Generator) -> se
     """Compare truth on samples; which truth values occurred."""
     network, said = query.network, judge(path)
     lower, upper = exact_bounds(query.region)
-    count = 1000 if len(lower) < 50 else 20
+    count = 1000 if len(lower) < 50 else 60
     points = samples(query, count, generator)
     seen = set()
     for x, y in zip(points.tolist(), outputs(query, points, generator).tolist(), strict=True):
