@@ -27,6 +27,7 @@ Work: TypeAlias = Callable[[Any, Send], None]
 End: TypeAlias = Literal["done", "refused", "bug", "memory", "crashed", "timed-out"]
 
 FORK = multiprocessing.get_context("fork")
+STOPS = (signal.SIGINT, signal.SIGTERM)
 LOOK_EVERY_S = 0.05  # how often memory and deadline are looked at
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
@@ -75,10 +76,21 @@ class Job:
         self.receiver, sender = FORK.Pipe(duplex=False)
         self.process = FORK.Process(target=_run, args=(work, request, sender, self.receiver, mute, os.getpid()))
         gc.freeze()  # what is here already is not looked at again in the copy, so its memory stays shared
-        self.process.start()
-        sender.close()
-        with suppress(OSError):  # the process does so too; whoever comes first
-            os.setpgid(self._pid, self._pid)
+        # an interrupt in here would be lost in a hook that runs at a fork, or leave a process that nobody holds, so it waits
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            self.process.start()
+            sender.close()
+            with suppress(OSError):  # the process does so too; whoever comes first
+                os.setpgid(self._pid, self._pid)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            raise
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def _pid(self) -> int:
@@ -196,6 +208,7 @@ def _run(
     receiver.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the system kills this one first
     _redirect_output(mute)
