@@ -1,4 +1,4 @@
-"""Check the certificates of a run again: exact arithmetic, no solver."""
+"""Check the certificates of a run again: every rounding accounted for, no solver."""
 
 from collections.abc import Sequence
 from dataclasses import replace

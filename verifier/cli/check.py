@@ -1,4 +1,4 @@
-"""`verifier check`: replay certificates in exact arithmetic, without any solver."""
+"""`verifier check`: replay certificates, every rounding accounted for, without any solver."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from verifier.query import Query
 
 COMMAND = "check"
-HELP = "replay certificates in exact arithmetic, without any solver"
-DESCRIPTION = "Replay certificates in exact arithmetic, without any solver: does each prove the query that its file holds?"
+HELP = "replay certificates, every rounding accounted for, without any solver"
+DESCRIPTION = (
+    "Replay certificates, every rounding accounted for, without any solver: does each prove the query that its file holds?"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +50,7 @@ def _check_one(path: str, network: "Network", asked: "Query | None") -> bool:
     print(f"file      {path}")
     print(f"region    {_region_text(query)}")
     print(f"claim     no input of the region satisfies any of {result.disjuncts} conjunctions, query sha256 {query.sha256}")
-    print("semantics real arithmetic over the stored weights, checked in exact arithmetic without a solver")
+    print("semantics real arithmetic over the stored weights, checked without a solver, every rounding accounted for")
     print(f"replayed  {result.steps} steps, {result.closes} closes, {result.splits} splits in {result.seconds:.2f} s")
     print("accepted" if result.accepted else f"rejected: {result.reason} (at {result.place})")
     return result.accepted
