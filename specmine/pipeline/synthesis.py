@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from specmine.config import Config
 from specmine.data import MINE, Dataset
 from specmine.errors import BadModel
-from specmine.predicates.families import candidates
+from specmine.predicates.families import candidates, default_sites
+from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, build_table
 from specmine.progress import SILENT, Progress
@@ -34,11 +35,9 @@ class Material:
     def table(self) -> PredicateTable:
         """The truth of every candidate predicate on the mining rows."""
         config = self.config
-        wanted: dict[Predicate, None] = {}
-        for family in config.families:
-            levels = tuple(sorted(set(config.deltas)))
-            found = candidates(family, self.trace, sites_wanted=config.sites, thresholds=config.thresholds, head_levels=levels)
-            wanted |= dict.fromkeys(found)
+        sites = config.sites or default_sites(self.trace)
+        grid = Grid(sites, thresholds=config.thresholds, head_levels=tuple(sorted(set(config.deltas))))
+        wanted = candidates(config.families, self.trace, grid=grid)
         return build_table(wanted, self.trace)
 
     def positives(self, label: int) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from specmine.folder import writing
 from specmine.predicates.families import arguments_of, form_of
 from specmine.predicates.form import Bits
 from specmine.predicates.predicate import Predicate
+from specmine.tracing.sites import Sites
 from specmine.tracing.trace import Trace, column
 
 Words: TypeAlias = NDArray[np.uint64]
@@ -70,14 +71,14 @@ def build_table(predicates: Iterable[Predicate], trace: Trace, *, batch: int = 4
     """
     listed = tuple(predicates)
     words = np.zeros((len(listed), word_count(trace.samples)), dtype=np.uint64)
-    groups = [(rows, arguments_of([listed[row] for row in rows])) for rows in _groups(listed)]
+    groups = [(rows, arguments_of([listed[row] for row in rows])) for rows in _groups(listed, trace.sites)]
     per_batch = word_count(batch)
     for first in range(0, words.shape[1], per_batch):
         samples = slice(first * WORD, (first + per_batch) * WORD)
         columns = _Columns(trace, samples)
         for rows, arguments in groups:
             form = form_of(listed[rows[0]])
-            words[rows, first : first + per_batch] = pack(form.bits(arguments, columns))
+            words[rows, first : first + per_batch] = pack(form.bits(arguments, columns, trace.sites))
     return PredicateTable(listed, words, trace.samples)
 
 
@@ -93,12 +94,12 @@ class _Columns(dict[str, NDArray[np.float64]]):
         return self[site]
 
 
-def _groups(predicates: Sequence[Predicate]) -> list[NDArray[np.int64]]:
+def _groups(predicates: Sequence[Predicate], sites: Sites) -> list[NDArray[np.int64]]:
     """Rows of predicates of one form and the same sites, in blocks."""
 
     def key(row: int) -> tuple[str, tuple[str, ...]]:
         predicate = predicates[row]
-        return predicate.form, form_of(predicate).sites(predicate.arguments)
+        return predicate.form, form_of(predicate).sites(predicate.arguments, sites)
 
     grouped = [list(rows) for _, rows in groupby(sorted(range(len(predicates)), key=key), key=key)]
     return [np.array(rows[i : i + _BLOCK]) for rows in grouped for i in range(0, len(rows), _BLOCK)]

@@ -38,6 +38,7 @@ _EXPECTED = {
     "neuron": "a neuron index (an integer >= 0 such as 12)",
     "class": "a class (an integer >= 0 such as 7)",
     "threshold": "a threshold (a number such as 0.75)",
+    "index": "an index (an integer >= 0 such as 3)",
 }
 
 
@@ -125,7 +126,7 @@ class _Parser:
             value = float(token.text)
             if not math.isfinite(value):
                 raise self.error(f"the threshold {token.text} is too large for a float64", token)
-        elif kind in ("neuron", "class") and token.kind == "int" and int(token.text) >= 0:
+        elif kind in ("neuron", "class", "index") and token.kind == "int" and int(token.text) >= 0:
             value = int(token.text)
         else:
             raise self.unexpected(f"{_EXPECTED[kind]}, as in {usage}")
@@ -135,7 +136,7 @@ class _Parser:
     def checked(self, predicate: Predicate, start: Token) -> Predicate:
         """The predicate, where its arguments go together and the network has its sites, neurons and classes."""
         if self.sites is None:
-            problem = FORMS[predicate.form].check(predicate.arguments)
+            problem = FORMS[predicate.form].check(predicate.arguments, None)
             if problem:
                 raise self.error(problem, start)
             return predicate

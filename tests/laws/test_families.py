@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specmine.predicates.families import FAMILIES, bits, candidates, denote, validate
+from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import build_table, unpack
 from specmine.tracing import Sites, trace
@@ -45,7 +46,7 @@ SAMPLES = st.lists(st.tuples(*[st.sampled_from(LEVELS) | st.floats(-2, 2)] * SIZ
 def predicate_of(draw, family):
     form = draw(st.sampled_from(list(family.forms.values())))
     arguments = tuple(draw(ARGUMENTS[kind]) for kind in form.signature)
-    if form.check(arguments):
+    if form.check(arguments, SITES):
         arguments = (*arguments[:2], *sorted(arguments[2:]))
     return validate(Predicate(form.name, arguments), SITES)
 
@@ -78,7 +79,7 @@ def test_bits_are_the_truth_of_the_formula(name, data):
 @given(st.data())
 def test_candidates_mean_what_they_say(name, data):
     made = trace(SITES, np.array(data.draw(SAMPLES)), keep=("x", "z1", "h1", "y"))
-    for predicate in candidates(name, made, sites_wanted=["x", "z1", "h1"], thresholds=2)[:30]:
+    for predicate in candidates(name, made, grid=Grid(("x", "z1", "h1"), thresholds=2))[:30]:
         assert validate(predicate, SITES) == predicate
         assert bits(predicate, made).tolist() == exact_truth(predicate, made)
 
@@ -90,7 +91,7 @@ def test_candidates_grow_linearly(name):
         x = np.random.default_rng(0).normal(size=(300, size))
         heads = np.arange(300) % 3
         made = trace(identity_sites(size), x, keep=("z1", "y"))
-        counted.append(len(candidates(name, made, sites_wanted=["z1"], heads=heads)))
+        counted.append(len(candidates(name, made, grid=Grid(("z1",)), heads=heads)))
     assert np.log(counted[1] / counted[0]) / np.log(8) <= 1.05
 
 
@@ -99,5 +100,5 @@ def test_single_output_networks(name):
     layer = Linear(np.ones((1, 2)), np.zeros(1))
     sites = Sites(Network("in", (1, 2), (Node("out", layer, ("in",)),), "out"))
     made = trace(sites, [[1.0, 2.0], [0.0, 0.0]], keep=("x", "y"))
-    for predicate in candidates(name, made, sites_wanted=["x", "y"]):
+    for predicate in candidates(name, made, grid=Grid(("x", "y"))):
         assert bits(predicate, made).tolist() == exact_truth(predicate, made)

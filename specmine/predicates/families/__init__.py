@@ -5,7 +5,8 @@ A new family is one file in this folder and one line in FAMILIES.
 
 import difflib
 import sys
-from collections.abc import Collection
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from specmine.errors import BadClause, BadConfig
 from specmine.predicates.families.binary import BINARY
 from specmine.predicates.families.output import OUTPUT
 from specmine.predicates.families.unary import UNARY
-from specmine.predicates.form import Bits, Family, Form, Grid, Kind
+from specmine.predicates.form import Bits, Family, Form, Grid, Kind, Plan, Rows
+from specmine.predicates.locality import choose_pairs
 from specmine.predicates.predicate import Argument, Predicate
+from specmine.predicates.survey import survey
 from specmine.tracing.sites import Sites
+from specmine.tracing.stream import Source, classes_of
 from specmine.tracing.trace import Trace, column
 from verifier.formula import Formula
 
@@ -49,7 +53,7 @@ def validate(predicate: Predicate, sites: Sites) -> Predicate:
     for kind, argument in zip(form.signature, predicate.arguments, strict=True):
         arguments.append(_checked(kind, argument, site, predicate, sites))
         site = str(argument) if kind == "site" else site
-    problem = form.check(tuple(arguments))
+    problem = form.check(tuple(arguments), sites)
     if problem:
         raise BadClause(f"{predicate}: {problem}")
     return Predicate(predicate.form, tuple(arguments))
@@ -63,8 +67,8 @@ def denote(predicate: Predicate, sites: Sites) -> Formula:
 def bits(predicate: Predicate, trace: Trace) -> Bits:
     """Truth (samples,) of the predicate on each sample of a trace."""
     form = form_of(predicate)
-    columns = {site: column(trace, site).T for site in form.sites(predicate.arguments)}
-    return form.bits(arguments_of([predicate]), columns)[0]
+    columns = {site: column(trace, site).T for site in form.sites(predicate.arguments, trace.sites)}
+    return form.bits(arguments_of([predicate]), columns, trace.sites)[0]
 
 
 def arguments_of(predicates: list[Predicate]) -> tuple[Any, ...]:
@@ -77,28 +81,44 @@ def arguments_of(predicates: list[Predicate]) -> tuple[Any, ...]:
 
 
 def candidates(
-    family: Family | str,
-    trace: Trace,
+    families: Sequence[Family | str] | Family | str,
+    source: Source,
     *,
-    sites_wanted: Collection[str] = (),
-    heads: NDArray[np.int64] | None = None,
-    thresholds: int = 8,
-    head_levels: tuple[float, ...] = (0.0, 0.05),
+    grid: Grid | None = None,
+    heads: Rows | None = None,
 ) -> tuple[Predicate, ...]:
-    """The candidate predicates of a family on a trace, in a fixed order, without repeats.
+    """The candidate predicates of families on samples, in a fixed order, without repeats.
 
-    sites_wanted: site names, by default the activation outputs that the trace holds. heads: a class for each sample, -1
-    for none, by default the network's own. Each neuron gets its phases; above and below at its range and at `thresholds`
-    evenly spaced quantiles of all samples; and above and below that hold on all but a share `head_levels` of the samples
-    of each class. Neurons that are constant over the samples get no thresholds. Their number is linear in the neurons.
+    grid: by default the activation outputs that the source holds, eight thresholds, eight partners. heads: a head value
+    for each sample, -1 for none, by default the network's own class. Their number is linear in the neurons. Raises
+    BadConfig for a family that there is not.
     """
-    if isinstance(family, str):
-        if family not in FAMILIES:
-            raise BadConfig(f"no predicate family {family!r}; known are {', '.join(FAMILIES)}")
-        family = FAMILIES[family]
-    wanted = tuple(sites_wanted) or tuple(site for site in trace.sites.hidden if site in trace.values)
-    grid = Grid(wanted, trace.predictions if heads is None else np.asarray(heads), thresholds, head_levels)
-    return tuple(dict.fromkeys(family.candidates(trace, grid)))
+    listed = [family_of(f) for f in ([families] if isinstance(families, Family | str) else families)]
+    grid = Grid(default_sites(source)) if grid is None else grid
+    heads = classes_of(source) if heads is None else np.asarray(heads, dtype=np.int64)
+    pairs = choose_pairs(source, grid, heads) if any(family.paired for family in listed) else ()
+    plan = Plan(source.sites, grid, pairs)
+    measures = [family.measures(plan) for family in listed]
+    spreads = iter(survey(source, [measure for group in measures for measure in group], grid, heads))
+    found: dict[Predicate, None] = {}
+    for family, group in zip(listed, measures, strict=True):
+        found |= dict.fromkeys(family.candidates(plan, tuple(islice(spreads, len(group)))))
+    return tuple(found)
+
+
+def family_of(family: Family | str) -> Family:
+    """The family of a name; raises BadConfig where there is none."""
+    if isinstance(family, Family):
+        return family
+    if family not in FAMILIES:
+        raise BadConfig(f"no predicate family {family!r}; known are {', '.join(FAMILIES)}")
+    return FAMILIES[family]
+
+
+def default_sites(source: Source) -> tuple[str, ...]:
+    """The activation outputs that a source can give."""
+    hidden = source.sites.hidden
+    return tuple(site for site in hidden if site in source.values) if isinstance(source, Trace) else hidden
 
 
 def _checked(kind: Kind, argument: Argument, site: str, predicate: Predicate, sites: Sites) -> Argument:
@@ -115,7 +135,10 @@ def _checked(kind: Kind, argument: Argument, site: str, predicate: Predicate, si
         raise BadClause(f"{predicate}: {argument!r} is not a {kind}; write a whole number from 0")
     if kind == "class" and not 0 <= argument < sites.size("y"):
         raise BadClause(f"{predicate}: the network has classes 0 to {sites.size('y') - 1}, got {argument}")
-    sites.check_index(site, argument)
+    if kind == "neuron":
+        sites.check_index(site, argument)
+    elif argument < 0:
+        raise BadClause(f"{predicate}: {argument} is not an {kind}; write a whole number from 0")
     return argument
 
 

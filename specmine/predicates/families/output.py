@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from specmine.predicates.form import Bits, Columns, Family, Form, Grid
+from specmine.predicates.form import Bits, Columns, Family, Form, Plan, Spread
 from specmine.predicates.predicate import Argument, Predicate
 from specmine.tracing.sites import Sites
-from specmine.tracing.trace import Trace
 from verifier.formula import And, Formula, atom
 
 
@@ -17,7 +16,7 @@ def _denote(arguments: tuple[Argument, ...], sites: Sites) -> Formula:
     return And(tuple(atom({(value, rival): 1, (value, int(label)): -1}, 0, strict=True) for rival in rivals))
 
 
-def _bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
+def _bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bits:
     (labels,) = arguments
     outputs = columns["y"]
     largest = outputs.max(axis=0)
@@ -25,10 +24,10 @@ def _bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
     return (outputs[labels] == largest) & alone
 
 
-def _candidates(trace: Trace, grid: Grid) -> Iterator[Predicate]:
-    return (Predicate("class", (label,)) for label in range(trace.sites.size("y")))
+def _candidates(plan: Plan, spreads: tuple[Spread, ...]) -> Iterator[Predicate]:
+    return (Predicate("class", (label,)) for label in range(plan.sites.size("y")))
 
 
-CLASS = Form("class", ("class",), _denote, _bits, lambda arguments: ("y",))
+CLASS = Form("class", ("class",), _denote, _bits, lambda arguments, sites: ("y",))
 
 OUTPUT = Family("output", {"class": CLASS}, _candidates)

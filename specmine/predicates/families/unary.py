@@ -1,15 +1,15 @@
 """Predicates of one neuron: its phase, and thresholds at quantiles of its values."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from specmine.predicates.form import Bits, Columns, Family, Form, Grid
+from specmine.predicates.form import Bits, Columns, Family, Form, Measure, Plan, Spread
 from specmine.predicates.predicate import Argument, Predicate
-from specmine.predicates.rounding import shorten
+from specmine.predicates.rounding import short_thresholds
 from specmine.tracing.sites import Sites
-from specmine.tracing.trace import Trace, column
 from verifier.formula import And, Formula, at_least, at_most
 from verifier.ops import Array, Relu
 
@@ -39,37 +39,37 @@ def _within(arguments: tuple[Argument, ...], sites: Sites) -> Formula:
     return And((_above((site, neuron, low), sites), _below((site, neuron, high), sites)))
 
 
-def _active_bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
+def _active_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bits:
     site, neurons = arguments
     return columns[site][neurons] > 0
 
 
-def _inactive_bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
+def _inactive_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bits:
     site, neurons = arguments
     return columns[site][neurons] <= 0
 
 
-def _above_bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
+def _above_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bits:
     site, neurons, thresholds = arguments
     return columns[site][neurons] >= thresholds[:, None]
 
 
-def _below_bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
+def _below_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bits:
     site, neurons, thresholds = arguments
     return columns[site][neurons] <= thresholds[:, None]
 
 
-def _within_bits(arguments: tuple[Any, ...], columns: Columns) -> Bits:
+def _within_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bits:
     site, neurons, low, high = arguments
     values = columns[site][neurons]
     return (low[:, None] <= values) & (values <= high[:, None])
 
 
-def _site(arguments: tuple[Argument, ...]) -> tuple[str, ...]:
+def _site(arguments: tuple[Argument, ...], sites: Sites) -> tuple[str, ...]:
     return (str(arguments[0]),)
 
 
-def _ordered(arguments: tuple[Argument, ...]) -> str | None:
+def _ordered(arguments: tuple[Argument, ...], sites: Sites | None) -> str | None:
     low, high = arguments[2:]
     return None if low <= high else f"lower threshold {low} is above upper threshold {high}; swap them"  # type: ignore[operator]
 
@@ -83,43 +83,26 @@ FORMS: dict[str, Form] = {
 }
 
 
-def _candidates(trace: Trace, grid: Grid) -> Iterator[Predicate]:
-    for site in grid.sites:
-        lower, upper = _quantiles(column(trace, site), grid)
-        constant = lower.min(axis=0) == upper.max(axis=0)
-        floor = 0.0 if _is_rectified(trace.sites, site) else -np.inf
-        for neuron in range(lower.shape[1]):
+def _measures(plan: Plan) -> tuple[Measure, ...]:
+    return tuple(Measure((site,), plan.sites.size(site), partial(_values, site)) for site in plan.grid.sites)
+
+
+def _values(site: str, columns: Columns, rows: slice) -> Array:
+    return columns[site][rows]
+
+
+def _candidates(plan: Plan, spreads: tuple[Spread, ...]) -> Iterator[Predicate]:
+    for site, spread in zip(plan.grid.sites, spreads, strict=True):
+        constant = spread.constant
+        floor = 0.0 if _is_rectified(plan.sites, site) else -np.inf
+        for neuron in range(len(constant)):
             yield Predicate("active", (site, neuron))
             yield Predicate("inactive", (site, neuron))
             if not constant[neuron]:
-                above = [t for t in _short(lower[:, neuron], down=True) if t > floor]
-                below = [t for t in _short(upper[:, neuron], down=False) if t != 0]
+                above = [t for t in short_thresholds(spread.low[:, neuron], down=True) if t > floor]
+                below = [t for t in short_thresholds(spread.high[:, neuron], down=False) if t != 0]
                 yield from (Predicate("above", (site, neuron, t)) for t in above)
                 yield from (Predicate("below", (site, neuron, t)) for t in below)
-
-
-def _short(values: Array, *, down: bool) -> list[float]:
-    short = {shorten(value, down=down) for value in values.tolist()}
-    return sorted(threshold for threshold in short if np.isfinite(threshold))
-
-
-def _quantiles(values: Array, grid: Grid) -> tuple[Array, Array]:
-    """Thresholds for above and for below, each (thresholds, neurons): pooled quantiles, then the tails of each head."""
-    pooled = tuple(k / (grid.thresholds + 1) for k in range(1, grid.thresholds + 1))
-    groups = [(values, (0.0, *pooled))]
-    heads = np.unique(grid.heads[grid.heads >= 0])
-    groups += [(values[grid.heads == head], grid.head_levels) for head in heads if grid.head_levels]
-    ends = [_order_statistics(rows, levels) for rows, levels in groups]
-    return np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
-
-
-def _order_statistics(values: Array, levels: tuple[float, ...]) -> tuple[Array, Array]:
-    """Sample values (levels, neurons) with at most a share `level` of the samples below, and above, them."""
-    last = len(values) - 1
-    low = [int(np.floor(level * last)) for level in levels]
-    high = [last - place for place in low]
-    ranked = np.partition(np.ascontiguousarray(values.T), sorted({*low, *high}), axis=1)
-    return ranked[:, low].T, ranked[:, high].T
 
 
 def _is_rectified(sites: Sites, site: str) -> bool:
@@ -127,4 +110,4 @@ def _is_rectified(sites: Sites, site: str) -> bool:
     return producer is not None and isinstance(producer.op, Relu)
 
 
-UNARY = Family("unary", FORMS, _candidates)
+UNARY = Family("unary", FORMS, _candidates, _measures)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from specmine.predicates.families import bits, candidates, denote
+from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
 from specmine.tracing import Sites, trace
 from verifier.formula import atom
@@ -35,8 +36,8 @@ def test_the_telling_pair_is_a_candidate():
     x = rng.normal(size=(400, SIZE))
     x[:, 5] += np.where(heads == 0, 4, 0)
     made = trace(SITES, x, keep=("z1", "y"))
-    found = candidates("binary", made, sites_wanted=["z1"], heads=heads)
+    found = candidates("binary", made, grid=Grid(("z1",)), heads=heads)
     with_five = [p for p in found if 5 in (p.arguments[1], p.arguments[3])]
     assert len(with_five) > 2 * 8  # most neurons that may choose neuron 5 do, besides its own eight partners
     assert len(found) <= 2 * 8 * SIZE
-    assert found == candidates("binary", made, sites_wanted=["z1"], heads=heads)
+    assert found == candidates("binary", made, grid=Grid(("z1",)), heads=heads)

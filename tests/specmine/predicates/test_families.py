@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from specmine.errors import BadClause, BadConfig
 from specmine.predicates.families import FAMILIES, FORMS, bits, candidates, denote, validate
+from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.rounding import shorten
 from specmine.tracing import Sites, trace
@@ -123,7 +124,7 @@ def test_short_thresholds_by_hand():
 
 
 def test_candidates_by_hand():
-    made = [str(p) for p in candidates("unary", TRACE, sites_wanted=["h1"], thresholds=1, head_levels=())]
+    made = [str(p) for p in candidates("unary", TRACE, grid=Grid(("h1",), thresholds=1, head_levels=()))]
     assert made == [
         "active(h1,0)",
         "inactive(h1,0)",
@@ -152,7 +153,7 @@ def test_head_thresholds_hold_on_nearly_all_samples_of_the_head():
     x = np.random.default_rng(0).normal(size=(400, 3))
     made = trace(SITES, x, keep=("z1", "y"))
     heads = (x[:, 0] > 0).astype(np.int64)
-    listed = candidates("unary", made, sites_wanted=["z1"], heads=heads, thresholds=0, head_levels=(0.0, 0.05))
+    listed = candidates("unary", made, grid=Grid(("z1",), thresholds=0, head_levels=(0.0, 0.05)), heads=heads)
     above = [p for p in listed if p.form == "above" and p.arguments[1] == 0]
     rates = sorted(bits(p, made)[heads == 1].mean() for p in above)
     assert len(above) == 4 and rates[0] >= 0.95 and rates[-1] == 1.0
@@ -163,8 +164,8 @@ def test_candidates_are_valid_distinct_and_repeat():
     x = np.random.default_rng(0).normal(size=(200, 3))
     made = trace(SITES, x, keep=("x", "z1", "h1", "y"))
     for family in FAMILIES:
-        listed = candidates(family, made, sites_wanted=["x", "z1", "h1"])
-        assert listed == candidates(family, made, sites_wanted=["x", "z1", "h1"]) and len(set(listed)) == len(listed)
+        listed = candidates(family, made, grid=Grid(("x", "z1", "h1")))
+        assert listed == candidates(family, made, grid=Grid(("x", "z1", "h1"))) and len(set(listed)) == len(listed)
         assert all(validate(p, SITES) == p and p.form in FAMILIES[family].forms for p in listed)
 
 

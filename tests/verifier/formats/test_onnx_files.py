@@ -22,7 +22,6 @@ from verifier.ops import Conv, Linear, Relu
 WEIGHT = np.array([[1, -2], [3, 0.5]], dtype=np.float32)
 MLP = [make_node("MatMul", ["x", "w"], ["h"], name="first"), make_node("Relu", ["h"], ["y"], name="second")]
 
-UNSUPPORTED = {"vit/onnx/pgd_2_3_16.onnx": "MatMul"}
 SUPPORTED_FOLDERS = {
     "acasxu": 45,
     "collins_rul_cnn": 3,
@@ -40,6 +39,7 @@ SUPPORTED_FOLDERS = {
     "test": 5,
     "tllverifybench": 12,
     "verivital": 2,
+    "vit": 2,
 }
 
 
@@ -56,14 +56,6 @@ def test_real_networks_agree_with_onnxruntime(folder, benchmarks, judge):
         found = evaluate(network, samples.astype(np.float64), keep=[network.output])[network.output].numpy()
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=5e-6 * np.abs(wanted).max(), err_msg=str(path))
-
-
-@pytest.mark.benchmarks
-@pytest.mark.parametrize("name", UNSUPPORTED)
-def test_real_networks_beyond_us_name_the_operator(name, benchmarks):
-    with pytest.raises(UnsupportedOp) as caught:
-        read_network(benchmarks / name)
-    assert caught.value.op == UNSUPPORTED[name]
 
 
 @pytest.mark.benchmarks

@@ -54,6 +54,11 @@ MODULES = {
     "batch norm 1d": (nn.BatchNorm1d(3), (3,)),
     "batch norm 1d over rank 3": (nn.BatchNorm1d(3), (3, 4)),
     "batch norm 2d without parameters": (nn.BatchNorm2d(3, affine=False, eps=0.1), (3, 4, 4)),
+    "matrix product of two values": (Do(lambda m, x: x.squeeze(0) @ (x - 1).squeeze(0)), (3, 3)),
+    "matrix product of two stacks": (Do(lambda m, x: (x + 1) @ x.relu().transpose(-1, -2)), (2, 4, 3)),
+    "matrix product with a vector": (Do(lambda m, x: x @ x.relu()[0, 0]), (4, 4)),
+    "scalar product": (Do(lambda m, x: (x[0] @ x.relu()[0]).reshape(1)), (4,)),
+    "matrix product over shared axes": (Do(lambda m, x: x @ x[:, :1].transpose(-1, -2)), (2, 3, 4)),
     "leaky relu": (nn.LeakyReLU(0.3), (3,)),
     "max pool 1d": (nn.MaxPool1d(3, 2, padding=1), (2, 7)),
     "max pool 1d ceil": (nn.MaxPool1d(2, 2, ceil_mode=True), (2, 7)),
@@ -193,7 +198,6 @@ def test_frozen_parts_stay_frozen():
 
 
 REFUSED = {
-    "matrix product": (Do(lambda m, x: x.squeeze(0) @ x.squeeze(0)), (2, 2), "matrix product of two values"),
     "root": (Do(lambda m, x: x**0.5), (3,), "exponent 0.5"),
     "error function": (Do(lambda m, x: x.erf()), (3,), "aten.erf.default"),
     "logarithm of shares": (nn.LogSoftmax(1), (3,), "aten._log_softmax.default"),
