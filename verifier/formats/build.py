@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from verifier.errors import BadNetwork, UnsupportedOp
+from verifier.errors import BadNetwork
 from verifier.network import Network, Node, output_shape
 from verifier.ops import (
     Array,
@@ -110,46 +110,12 @@ def swapped_axes(rank: int) -> Transpose:
     return Transpose((*range(rank - 2), rank - 1, rank - 2))
 
 
-def multiply_left(builder: NetworkBuilder, output: str, value: str, weight: Array) -> None:
-    """output = value @ weight, as numpy's matmul: value may have any rank >= 1, weight rank 1 or 2."""
-    if weight.ndim == 1:
-        column = builder.step(output, "column", affine(weight.reshape(1, -1)), value)
-        builder.add(output, Reshape(builder.shapes[column][:-1]), column)
-    else:
-        builder.add(output, affine(weight.T), value)
-
-
-def multiply_right(builder: NetworkBuilder, output: str, weight: Array, value: str) -> None:
-    """output = weight @ value, as numpy's matmul: value may have any rank >= 1, weight rank 1 or 2."""
-    rank = len(builder.shapes[value])
-    rows = weight.reshape(-1, weight.shape[-1])
-    if rank == 1:
-        product = builder.step(output, "product", affine(rows), value)
-        builder.add(output, Reshape(builder.shapes[product] if weight.ndim == 2 else ()), product)
-        return
-    turned = builder.step(output, "transposed", swapped_axes(rank), value)
-    product = builder.step(output, "product", affine(rows), turned)
-    if weight.ndim == 1:
-        builder.add(output, Reshape(builder.shapes[product][:-1]), product)
-    else:
-        builder.add(output, swapped_axes(rank), product)
-
-
 def affine(weight: Array, bias: Array | None = None) -> Linear:
     """The linear operator over the last axis; weight (out, in), bias any shape that broadcasts to (out,) or None."""
     return Linear(
         frozen_array(np.ascontiguousarray(weight)),
         frozen_array(np.broadcast_to(0.0 if bias is None else bias, weight.shape[:1])),
     )
-
-
-def matrix(weight: Array, value_rank: int, op: str, node: str) -> Array:
-    """The weight of a matrix product without leading axes of length 1; raises UnsupportedOp for a stack of matrices."""
-    while weight.ndim > 2 and weight.shape[0] == 1 and weight.ndim <= value_rank:
-        weight = weight[0]
-    if not 1 <= weight.ndim <= 2:
-        raise UnsupportedOp(op, node, f"constant of shape {weight.shape}; only a single matrix or vector is")
-    return weight
 
 
 def _check_settings(op: Op) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from verifier.errors import BadNetwork
-from verifier.formats.build import affine, matrix, multiply_left, multiply_right, swapped_axes
+from verifier.formats.build import affine, swapped_axes
 from verifier.formats.onnx_call import Call
+from verifier.formats.products import multiplied
 from verifier.formats.rewrites import ONE, total
 from verifier.formats.scales import batch_norm, scaled
 from verifier.formats.windows import Windows, average_pool, max_pool, same_padding, windows
@@ -58,14 +59,8 @@ def _plus(call: Call, product: str, beta: float) -> None:
 
 
 def _matmul(call: Call) -> None:
-    if call.is_constant(1):
-        weight = matrix(call.weights(1), len(call.shape(0)), call.op, call.label)
-        multiply_left(call.builder, call.output, call.value(0), weight)
-    elif call.is_constant(0):
-        weight = matrix(call.weights(0), len(call.shape(1)), call.op, call.label)
-        multiply_right(call.builder, call.output, weight, call.value(1))
-    else:
-        raise call.refuse("a matrix product of two values; one factor must be constant")
+    left, right = (call.weights(k) if call.is_constant(k) else call.value(k) for k in (0, 1))
+    multiplied(call.builder, call.output, left, right, op=call.op, node=call.label)
 
 
 def _conv(call: Call) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from verifier.errors import BadNetwork
-from verifier.formats.build import affine, matrix, multiply_left, multiply_right
+from verifier.formats.build import affine
+from verifier.formats.products import multiplied
 from verifier.formats.scales import batch_norm
 from verifier.formats.torch_call import Call
 from verifier.formats.windows import Windows, average_pool, max_pool, windows
@@ -28,15 +29,9 @@ def _addmm(call: Call) -> None:
 
 
 def _matmul(call: Call) -> None:
-    left, right = call.argument(0, "self"), call.argument(1, "mat2")
-    if call.is_value(left) and call.is_value(right):
-        raise call.refuse("a matrix product of two values; one factor must be constant")
-    if call.is_value(left):
-        weight = matrix(call.weights(right), len(call.builder.shapes[call.value(left)]), call.op, call.label)
-        multiply_left(call.builder, call.output, call.value(left), weight)
-    else:
-        weight = matrix(call.weights(left), len(call.builder.shapes[call.value(right)]), call.op, call.label)
-        multiply_right(call.builder, call.output, weight, call.value(right))
+    given = [call.argument(0, "self"), call.argument(1, "mat2")]
+    left, right = (call.value(factor) if call.is_value(factor) else call.weights(factor) for factor in given)
+    multiplied(call.builder, call.output, left, right, op=call.op, node=call.label)
 
 
 def _convolution(call: Call) -> None:
@@ -101,6 +96,7 @@ LAYERS: Mapping[Any, Callable[[Call], None]] = {
     aten.addmm.default: _addmm,
     aten.avg_pool1d.default: _average_pool1d,
     aten.avg_pool2d.default: _average_pool2d,
+    aten.bmm.default: _matmul,
     aten.convolution.default: _convolution,
     aten.max_pool2d_with_indices.default: _max_pool2d,
     aten.mm.default: _matmul,
