@@ -83,7 +83,7 @@ def _screen(table: PredicateTable, everything: Words, wanted: Words, total: int,
         return np.arange(len(table.predicates))
     hits, support = _counts(table.bits, everything, wanted)
     negatives = table.samples - total
-    # Youden's index: in a conjunction, a literal that keeps all positives and drops half the negatives is worth more than by F1.
+    # Youden's index: a literal that keeps all positives and drops half the negatives is worth more than its F1 says.
     youden = hits / total - (support - hits) / max(negatives, 1)
     alone = np.argsort(-_f1(hits, support, total), kind="stable")[: screened // 2]
     return np.unique(np.concatenate([alone, np.argsort(-youden, kind="stable")[: screened // 2]]))
