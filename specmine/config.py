@@ -13,6 +13,7 @@ from specmine.errors import BadConfig
 Delta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Locality = Literal["window", "layer", "neighbour"]
 Synthesis = Literal["threshold", "smallest", "peel"]
 
 REGION = re.compile(r"domain|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
@@ -30,7 +31,12 @@ class Config(BaseModel):
     seed: int = Field(0, description="seed of everything random")
     families: tuple[str, ...] = Field(("unary",), description="predicate families to mine from")
     sites: tuple[str, ...] = Field((), description="sites to mine from, such as h2; all activation outputs where empty")
-    thresholds: Count = Field(8, description="quantile thresholds a neuron")
+    thresholds: Count = Field(8, description="quantile thresholds of each neuron or other measure: the abstract domain size")
+    partners: Count = Field(8, description="other neurons that a neuron is compared with")
+    locality: tuple[Locality, ...] = Field(
+        ("window", "layer", "neighbour"), description="which neurons may be compared: in one window, layer, or two layers"
+    )
+    compare_families: bool = Field(True, description="measure what each family adds, where more than one is mined")
     synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")

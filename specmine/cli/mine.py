@@ -12,13 +12,18 @@ from specmine.cli.options import (
     DataDir,
     DataName,
     Engine,
+    Families,
     Jobs,
+    Localities,
     ModelFile,
+    Partners,
     Quiet,
     Regions,
     Seed,
+    Thresholds,
     Timeout,
     Verbose,
+    listed,
 )
 from specmine.cli.screen import answer, answer_json, make_progress
 from specmine.config import make_config
@@ -42,6 +47,10 @@ def mine(
     site: Annotated[
         list[str] | None, typer.Option("--site", metavar="NAME", help="Site to mine, such as h2; repeatable.")
     ] = None,
+    families: Families = None,
+    locality: Localities = None,
+    partners: Partners = None,
+    thresholds: Thresholds = None,
     recall: Annotated[float | None, typer.Option("--recall", metavar="SHARE", help="Recall of smallest bodies.")] = None,
     max_clauses: Annotated[int | None, typer.Option("--max-clauses", metavar="N", help="Clauses a class and way.")] = None,
     timeout: Timeout = None,
@@ -62,8 +71,12 @@ def mine(
     settings = make_config(
         config,
         regions=region or None,
-        synthesis=synthesis or None,
+        synthesis=listed(synthesis),
         sites=site or None,
+        families=listed(families),
+        locality=listed(locality),
+        partners=partners,
+        thresholds=thresholds,
         recall=recall,
         max_clauses=max_clauses,
         timeout_s=timeout,

@@ -23,6 +23,22 @@ Regions = Annotated[
     list[str] | None,
     typer.Option("--region", metavar="domain|ball:R", help="Where to prove; may be repeated. R in units of the input."),
 ]
+Families = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--families", metavar="NAME,NAME", help="Predicate families: unary, binary, ternary, attention; unary by default."
+    ),
+]
+Localities = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--locality", metavar="NAME,NAME", help="Neurons that may be compared: window, layer, neighbour; all by default."
+    ),
+]
+Partners = Annotated[int | None, typer.Option("--partners", metavar="N", help="Neurons that a neuron is compared with.")]
+Thresholds = Annotated[
+    int | None, typer.Option("--thresholds", metavar="N", help="Quantile thresholds of each neuron: the abstract domain size.")
+]
 Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Time to decide one claim.")]
 Budget = Annotated[float | None, typer.Option("--budget", metavar="SECONDS", help="Time to decide all claims.")]
 Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Engine of the verifier; auto by default.")]
@@ -31,3 +47,12 @@ Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads."
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Each step on stderr; a traceback where a bug shows.")]
+
+
+def listed(values: list[str] | None) -> tuple[str, ...] | None:
+    """The names of an option that may be repeated and may hold several with commas between; None where it was not given.
+
+    >>> listed(["unary,binary", "ternary"])
+    ('unary', 'binary', 'ternary')
+    """
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip()) if values else None

@@ -36,7 +36,13 @@ class Material:
         """The truth of every candidate predicate on the mining rows."""
         config = self.config
         sites = config.sites or default_sites(self.trace)
-        grid = Grid(sites, thresholds=config.thresholds, head_levels=tuple(sorted(set(config.deltas))))
+        grid = Grid(
+            sites,
+            thresholds=config.thresholds,
+            head_levels=tuple(sorted(set(config.deltas))),
+            partners=config.partners,
+            locality=config.locality,
+        )
         wanted = candidates(config.families, self.trace, grid=grid)
         return build_table(wanted, self.trace)
 
