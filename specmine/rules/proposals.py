@@ -82,6 +82,12 @@ class Proposals:
         with self._control.backend() as backend:
             backend.add_rule([], [self._atoms[place] for place in body if place is not None])
 
+    def pass_over(self, body: Sequence[int]) -> None:
+        """No body is exactly this one; those that contain it and more stay."""
+        others = [-literal for place, literal in self._atoms.items() if place not in body]
+        with self._control.backend() as backend:
+            backend.add_rule([], [*(self._atoms[place] for place in body), *others])
+
     def forbidden(self, body: Sequence[int]) -> bool:
         return any(part <= set(body) for part in self._forbidden)
 

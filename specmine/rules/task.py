@@ -92,12 +92,14 @@ def make_task(
     precision: float,
     without: Sequence[int] = (),
     avoided: Sequence[int] = (),
+    final: bool = True,
 ) -> Task:
     """The task of a table, for bodies without the rows `without`; avoided: rows of bodies that must not be proposed.
 
-    A row is left out where another one outside `avoided` holds on each positive and fails on each negative that it does:
-    with that one in its place a body stays admissible, is no longer, and contains no more of the avoided. Raises BadData
-    where the masks do not fit, overlap, or there are no positives.
+    final: whether the samples of the table are all that counts. Then a row is left out where another one outside `avoided`
+    holds on each positive and fails on each negative that it does: with that one in its place a body stays admissible, is no
+    longer, and contains no more of the avoided. Else more negatives may come, and every row that alone keeps the recall stays.
+    Raises BadData where the masks do not fit, overlap, or there are no positives.
     """
     positive, negative = sample_mask(table, positives, name="positives"), sample_mask(table, negatives, name="negatives")
     total = count(positive)
@@ -107,9 +109,13 @@ def make_task(
         raise BadData(f"{count(positive & negative)} samples are both positive and negative; they must be disjoint")
     required = math.ceil(recall * total * (1 - _ROUNDING))
     misses = total - counts(table, positive)
-    useful = (misses <= total - required) & (counts(table, negative) < count(negative))
+    bearable = misses <= total - required
+    bearable[np.asarray(without, dtype=np.int64)] = False
+    if not final:
+        rows = np.flatnonzero(bearable)
+        return Task(select_predicates(table, rows), rows, misses[rows], positive, negative, total, required, precision)
+    useful = bearable & (counts(table, negative) < count(negative))
     rows = _first_of_each(table, np.flatnonzero(useful), positive | negative)
-    rows = rows[~np.isin(rows, np.asarray(without, dtype=np.int64))]
     # Holding where it should, for positives and negatives alike: one row is as good as another where its bits include it.
     good = (table.bits[rows] ^ negative) & (positive | negative)
     rows = rows[_maximal(good, ~np.isin(rows, np.asarray(avoided, dtype=np.int64)))]

@@ -1,0 +1,28 @@
+"""What refinement asks: does a clause hold over the whole region, and if not, where does it fail?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from specmine.rules.clause import HornClause
+from verifier.ops import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """valid: proved, True; refuted, False; None where it stays open. point: an input (size,) of the region where the body holds
+    and the head does not, exactly; bound: the best proven lower bound; oracle: who decided; reason: why it stays open."""
+
+    valid: bool | None
+    point: Array | None = None
+    bound: float | None = None
+    oracle: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Oracle(Protocol):
+    """Decides clauses over one region. Validity is monotone: a clause with more literals is valid where one with fewer is."""
+
+    def ask(self, clauses: Sequence[HornClause], *, timeout_s: float) -> list[Answer]:
+        """One answer a clause, in order, within about timeout_s seconds for each."""
