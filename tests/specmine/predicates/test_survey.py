@@ -53,7 +53,10 @@ def same(first, second):
 def test_quantiles_hold_their_shares():
     spread = survey(STREAM, MEASURES, GRID, HEADS)[0]
     values = trace(SITES, X, keep=("z1",)).values["z1"]
-    groups = [(values, [0, 1 / 4, 2 / 4, 3 / 4]), *((values[HEADS == label], GRID.head_levels) for label in range(3))]
+    groups = [
+        (values, [0, 1 / 4, 2 / 4, 3 / 4]),
+        *((values[chosen], GRID.head_levels) for chosen in (label == HEADS for label in range(3))),
+    ]
     row = 0
     for part, levels in groups:
         for level in levels:
