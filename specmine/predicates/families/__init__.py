@@ -17,8 +17,8 @@ from specmine.predicates.families.binary import BINARY
 from specmine.predicates.families.output import OUTPUT
 from specmine.predicates.families.unary import UNARY
 from specmine.predicates.form import Bits, Family, Form, Grid, Kind, Plan, Rows
-from specmine.predicates.locality import choose_pairs
 from specmine.predicates.predicate import Argument, Predicate
+from specmine.predicates.screening import choose_pairs
 from specmine.predicates.survey import survey
 from specmine.tracing.sites import Sites
 from specmine.tracing.stream import Source, classes_of
