@@ -9,7 +9,7 @@ from typing import assert_never
 from verifier.errors import BadQuery
 from verifier.formats.vnnlib2 import entry_text
 from verifier.formats.vnnlib_declarations import quoted
-from verifier.formats.vnnlib_tokens import MAX_DIGITS
+from verifier.formats.vnnlib_tokens import LARGEST, MAX_DIGITS
 from verifier.formula import And, Atom, Formula, Or, Term, atoms_of
 from verifier.query import Query
 from verifier.region import constraints, exact_bounds
@@ -110,7 +110,7 @@ def _atom_text(atom: Atom, entry: Callable[[str, int], str]) -> str:
     relation = "<" if atom.strict else "<="
     if len(coefficients) == 1:
         (c,) = coefficients
-        if _is_decimal(atom.bias / c):
+        if _is_decimal(atom.bias / c) and abs(atom.bias / c) <= LARGEST:
             factor = 1 / abs(c)
         if c < 0:
             relation, factor = relation.replace("<", ">"), -factor

@@ -109,6 +109,16 @@ def test_reading_what_was_read_changes_nothing(region, assertion):
     assert parse_vnnlib(write_vnnlib(first), NETWORK).disjuncts == first.disjuncts
 
 
+def test_a_threshold_beyond_floats_keeps_its_small_coefficient():
+    assertion = at_least("in", 0, 2 * Fraction(2) ** 1023)
+    tiny = atom({("in", 0): Fraction(-1, 2**1023)}, 2)
+    for part in (tiny, And((tiny, at_most("out", 0, 1)))):
+        query = Query(NETWORK, UNIT, part)
+        assert same(parse_vnnlib(write_vnnlib(query), NETWORK), query)
+    with pytest.raises(BadQuery, match="a number beyond"):
+        parse_vnnlib(write_vnnlib(Query(NETWORK, UNIT, assertion)), NETWORK)
+
+
 def test_text_by_hand():
     assertion = Or((atom({(HIDDEN, 1): Fraction(1, 3), ("out", 0): -1}, Fraction(-1, 8)), at_least("out", 2, 7, strict=True)))
     assert write_vnnlib(Query(NETWORK, UNIT, assertion), header=["Claim 7."]) == (
