@@ -1,8 +1,10 @@
 """Sites: the short names of network values that clauses speak about.
 
 x is the network's input, z1, z2, ... the inputs of its activations (pre-activations), h1, h2, ... their outputs, p1, p2, ...
-the outputs of its max pools, y its output. Any other value is reached by its own name in the model file. A neuron of a site
-is counted in C order over the value's shape.
+the outputs of its max pools, y its output. The attention layers, in network order, have the sites s1, s2, ... (scores as they
+enter the softmax, scaled and masked), a1, a2, ... (probabilities) and o1, o2, ... (the heads' outputs before the output
+projection); `Sites.attention` tells which of their entries belong to which head, query and key. Any other value is reached
+by its own name in the model file. A neuron of a site is counted in C order over the value's shape, whatever the site.
 """
 
 import difflib
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from specmine.errors import BadClause
+from specmine.tracing.attention import AttentionLayer, find_attention
 from verifier.network import Network
 from verifier.ops import ACTIVATION_OPS, MaxPool
 
@@ -23,7 +26,7 @@ class Sites:
 
     @cached_property
     def aliases(self) -> Mapping[str, str]:
-        """Value name by site name: x, z1, h1, z2, h2, ..., p1, p2, ..., y."""
+        """Value name by site name: x, z1, h1, z2, h2, ..., p1, p2, ..., s1, a1, o1, s2, ..., y."""
         names = {"x": self.network.input}
         depth = 0
         for node in self.network.nodes:
@@ -32,8 +35,15 @@ class Sites:
                 names[f"z{depth}"], names[f"h{depth}"] = node.inputs[0], node.output
         pools = [node.output for node in self.network.nodes if isinstance(node.op, MaxPool)]
         names |= {f"p{k}": value for k, value in enumerate(pools, 1)}
+        for k, layer in enumerate(self.attention, 1):
+            names |= {f"s{k}": layer.scores, f"a{k}": layer.probabilities, f"o{k}": layer.outputs}
         names["y"] = self.network.output
         return names
+
+    @cached_property
+    def attention(self) -> tuple[AttentionLayer, ...]:
+        """The attention layers in network order: layer k has the sites sk, ak and ok."""
+        return find_attention(self.network)
 
     @cached_property
     def hidden(self) -> tuple[str, ...]:

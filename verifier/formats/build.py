@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from verifier.errors import BadNetwork
+from verifier.errors import BadNetwork, UnsupportedOp
+from verifier.formats.masks import Entries, passed_on
 from verifier.network import Network, Node, output_shape
 from verifier.ops import (
     Array,
@@ -45,6 +46,7 @@ class NetworkBuilder:
         self.input = name
         self._reserved = frozenset(reserved)
         self._selected = 0
+        self._marks: dict[str, Entries] = {}
         self._shapes: dict[str, Shape] = {name: shape}
         self._nodes: list[Node] = []
         if any(length < 1 for length in shape):
@@ -73,9 +75,29 @@ class NetworkBuilder:
             self._selected += op.indices.size
             if self._selected > MAX_SELECTED:
                 raise BadNetwork(f"value {output!r}: more than {MAX_SELECTED} entries are selected; the model is too large")
+        marks = self._passed_on(output, op, inputs, shape)
         self._shapes[output] = shape
         self._nodes.append(Node(output, op, inputs))
+        if marks is not None:
+            self.mark(output, marks)
         return output
+
+    def marked(self, value: str) -> Entries:
+        """Which entries of a value are minus infinity (see `masks`), in its shape."""
+        return self._marks.get(value, np.zeros(self._shapes[value], dtype=bool))
+
+    def mark(self, value: str, entries: Entries) -> None:
+        """Marks entries of a value as minus infinity, besides those that are; the entries broadcast to its shape."""
+        if entries.any():
+            self._marks[value] = self.marked(value) | entries
+
+    def _passed_on(self, output: str, op: Op, inputs: tuple[str, ...], shape: Shape) -> Entries | None:
+        if not any(name in self._marks for name in inputs):
+            return None
+        marks = passed_on(op, [self.marked(name) for name in inputs], shape)
+        if marks is None:
+            raise UnsupportedOp(type(op).__name__, output, "of minus infinity, which a mask stands for; Softmax of it is")
+        return marks
 
     def fresh(self, output: str, suffix: str) -> str:
         """A name, made of both words, that no value has and the model does not use."""
@@ -96,6 +118,8 @@ class NetworkBuilder:
         """The network of all values so far, with this one as its output."""
         if output not in self._shapes:
             raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
+        if output in self._marks:
+            raise BadNetwork(f"output {output!r} is minus infinity in places, where a mask was added to it")
         return Network(self.input, self._shapes[self.input], tuple(self._nodes), output)
 
 

@@ -36,6 +36,10 @@ def read_onnx(path: str | Path) -> Network:
         raise BadNetwork(f"{path}: a name in the model is not text ({error}); export the model again") from error
 
 
+FACTS = ("Shape", "IsNaN")
+"""Operators whose result is the same for all real numbers: that of zeros in the value's shape."""
+
+
 class _Reader:
     """The walk over one graph: every node is folded, or appended to the network."""
 
@@ -74,7 +78,7 @@ class _Reader:
         inputs = [name for name in node.input if name]
         if node.op_type == "Constant":
             self._keep(node.output[0], constant_node(node, label))
-        elif node.op_type == "Shape" and node.input[0] in self.builder.shapes:
+        elif node.op_type in FACTS and node.input[0] in self.builder.shapes:
             stand_in = np.broadcast_to(np.float32(0), self.builder.shapes[node.input[0]])
             self._keep(node.output[0], *fold(node, label, [stand_in], self.opsets))
         elif all(name in self.constants for name in inputs):

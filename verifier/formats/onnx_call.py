@@ -51,6 +51,13 @@ class Call:
             raise self.refuse(f"input {position} must be constant")
         return weights(self.constants[self.inputs[position]], self.inputs[position])
 
+    def addend(self, position: int, sign: float = 1.0) -> Array:
+        """sign * a constant that is added to a value, or takes its place; it may hold -inf, which is a mask."""
+        if not self.is_constant(position):
+            raise self.refuse(f"input {position} must be constant")
+        name = self.inputs[position]
+        return weights(sign * weights(self.constants[name], name, masks=True), name, masks=True)
+
     def integers(self, position: int) -> list[int]:
         """An input that must be a constant list of integers."""
         if not self.is_constant(position) or self.constants[self.inputs[position]].dtype.kind not in "iu":

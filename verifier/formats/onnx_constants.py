@@ -19,7 +19,7 @@ INTEGER_TYPES = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
 def stored(tensor: TensorProto, name: str) -> Constant:
-    """The numbers of a stored tensor. Raises BadNetwork, naming it, where they are damaged, NaN or infinite."""
+    """The numbers of a stored tensor, -inf among them. Raises BadNetwork, naming it, where they are damaged, NaN or +inf."""
     if tensor.data_type not in FLOAT_TYPES + INTEGER_TYPES:
         kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "unknown"
         raise BadNetwork(f"initializer {name!r} has type {kind}; only float, double, half, int and bool tensors are allowed")
@@ -30,8 +30,7 @@ def stored(tensor: TensorProto, name: str) -> Constant:
         raise BadNetwork(f"initializer {name!r} does not hold the {shape} entries it declares ({error})") from error
     if tensor.data_type in FLOAT_TYPES:
         array = array if array.dtype.kind == "f" else array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise BadNetwork(f"initializer {name!r} has NaN or infinite entries; every weight must be a finite number")
+        _check_numbers(array, f"initializer {name!r}")
     return array
 
 
@@ -44,8 +43,7 @@ def constant_node(node: NodeProto, label: str) -> Constant:
             return stored(given, node.output[0])
         case "value_float" | "value_floats":
             array = np.array(given, dtype=np.float32)
-            if not np.isfinite(array).all():
-                raise BadNetwork(f"constant {node.output[0]!r} has NaN or infinite entries; every weight must be finite")
+            _check_numbers(array, f"constant {node.output[0]!r}")
             return array
         case "value_int" | "value_ints":
             return np.array(given, dtype=np.int64)
@@ -53,13 +51,24 @@ def constant_node(node: NodeProto, label: str) -> Constant:
             raise UnsupportedOp("Constant", label, f"attribute {attribute.name}")
 
 
-def weights(constant: Constant, name: str) -> Array:
-    """A floating-point constant as exact float64; raises BadNetwork where it is of another kind or not finite."""
+def weights(constant: Constant, name: str, *, masks: bool = False) -> Array:
+    """A floating-point constant as exact float64; raises BadNetwork where it is of another kind or not finite.
+
+    masks: -inf is allowed, as in what is added to attention scores.
+    """
     if constant.dtype.kind != "f":
         raise BadNetwork(f"constant {name!r} has type {constant.dtype}; a floating-point tensor is needed here")
-    if not np.isfinite(constant).all():
+    if masks:
+        _check_numbers(constant, f"constant {name!r}")
+    elif not np.isfinite(constant).all():
         raise BadNetwork(f"constant {name!r} has NaN or infinite entries; every weight must be a finite number")
     return frozen_array(constant)
+
+
+def _check_numbers(constant: Constant, owner: str) -> None:
+    """Refuses NaN and +inf; -inf is a mask, which only few operators take."""
+    if np.isnan(constant).any() or np.isposinf(constant).any():
+        raise BadNetwork(f"{owner} has NaN or infinite entries; every weight must be a finite number")
 
 
 def fold(node: NodeProto, label: str, inputs: Sequence[Constant | None], opsets: Mapping[str, int]) -> list[Constant]:
@@ -167,8 +176,11 @@ FOLDED: Mapping[str, Callable[..., int]] = {
     "Floor": _input_size,
     "Gather": _gathered_size,
     "Greater": _broadcast_size,
+    "GreaterOrEqual": _broadcast_size,
     "Identity": _input_size,
+    "IsNaN": _input_size,
     "Less": _broadcast_size,
+    "LessOrEqual": _broadcast_size,
     "MatMul": _product_size,
     "Max": _broadcast_size,
     "Min": _broadcast_size,
@@ -200,6 +212,7 @@ FOLDED: Mapping[str, Callable[..., int]] = {
     "Tanh": _input_size,
     "Tile": _tiled_size,
     "Transpose": _input_size,
+    "Trilu": _input_size,
     "Unsqueeze": _input_size,
     "Where": _broadcast_size,
 }

@@ -21,10 +21,10 @@ from verifier.formats.rewrites import (
     quotient,
     reduced,
     smallest,
-    softmax,
     total,
 )
-from verifier.formats.scales import reciprocal, scaled
+from verifier.formats.scales import reciprocal, scaled, shifted
+from verifier.formats.softmax import softmax
 from verifier.ops import (
     Array,
     Cos,
@@ -55,12 +55,16 @@ def _sub(call: Call) -> None:
 
 def _combine(call: Call, sign: float) -> None:
     if call.is_constant(1):
-        _scale(call, 0, ONE, sign * call.weights(1))
+        _shift(call, 0, 1.0, call.addend(1, sign))
     elif call.is_constant(0):
-        _scale(call, 1, frozen_array(sign), call.weights(0))
+        _shift(call, 1, sign, call.addend(0))
     else:
         values = [call.value(0), call.value(1)]
         total(call.builder, call.output, values, [1.0, sign], op=call.op, node=call.label)
+
+
+def _shift(call: Call, position: int, sign: float, offset: Array) -> None:
+    shifted(call.builder, call.output, call.value(position), sign, offset, op=call.op, node=call.label)
 
 
 def _scale(call: Call, position: int, factor: Array, offset: Array) -> None:
@@ -170,12 +174,11 @@ def _abs(call: Call) -> None:
 
 def _softmax(call: Call) -> None:
     shape = call.shape(0)
-    if call.opset >= 13:
-        axis = call.axis(-1, len(shape), end=False)
+    axis = call.axis(-1 if call.opset >= 13 else 1, len(shape), end=call.opset < 13)
+    if call.opset >= 13 or axis == len(shape) - 1:
         softmax(call.builder, call.output, call.value(0), axis, op=call.op, node=call.label)
         return
     # before opset 13 all axes from this one on are one
-    axis = call.axis(1, len(shape))
     rows = call.builder.step(call.output, "rows", Reshape((prod(shape[:axis]), prod(shape[axis:]))), call.value(0))
     shares = call.builder.fresh(call.output, "softmax")
     softmax(call.builder, shares, rows, 1, op=call.op, node=call.label)

@@ -11,6 +11,7 @@ from verifier.formats.onnx_call import Call
 from verifier.formats.selections import (
     Indices,
     check_selected,
+    chosen,
     common_shape,
     filled,
     gathered,
@@ -164,6 +165,14 @@ def _pad(call: Call) -> None:
     filled(call.builder, call.output, call.value(0), indices, filling.reshape(()), op=call.op, node=call.label)
 
 
+def _where(call: Call) -> None:
+    if not call.is_constant(0):
+        raise call.refuse("a condition that is computed from the network's input")
+    condition = call.constants[call.name(0)].astype(bool)
+    first, second = (call.addend(k) if call.is_constant(k) else call.value(k) for k in (1, 2))
+    chosen(call.builder, call.output, condition, (first, second), op=call.op, node=call.label)
+
+
 REARRANGEMENTS: Mapping[str, Callable[[Call], None]] = {
     "Concat": _concat,
     "Expand": _expand,
@@ -177,4 +186,5 @@ REARRANGEMENTS: Mapping[str, Callable[[Call], None]] = {
     "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": _where,
 }

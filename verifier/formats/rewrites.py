@@ -11,11 +11,10 @@ import numpy as np
 from verifier.errors import UnsupportedOp
 from verifier.formats.build import MAX_EXPONENT, NetworkBuilder, affine
 from verifier.formats.scales import scaled
-from verifier.formats.selections import Indices, broadcast, common_shape, grid, selection
+from verifier.formats.selections import broadcast, common_shape
 from verifier.ops import (
     Array,
     AveragePool,
-    Exp,
     Linear,
     Power,
     Product,
@@ -29,9 +28,6 @@ from verifier.ops import (
 )
 
 ZERO, ONE = frozen_array(0.0), frozen_array(1.0)
-
-MAX_DIFFERENCES = 2**20
-"""Most entries that a Softmax may become: the differences of all pairs along its axis."""
 
 
 def total(builder: NetworkBuilder, output: str, values: list[str], coefficients: list[float], *, op: str, node: str) -> None:
@@ -171,34 +167,3 @@ def reduced(
     if mean:
         whole = AveragePool((terms,), (terms,), ((0, 0),), frozen_array([terms]))
     builder.add(output, Reshape(result), builder.step(output, "means" if mean else "sums", whole, flat))
-
-
-def softmax(builder: NetworkBuilder, output: str, value: str, axis: int, *, op: str, node: str) -> None:
-    """output[i] = 1 / (1 + sum over j other than i of exp(value[j] - value[i])), along one axis.
-
-    The differences make it exact and free of overflow in its middle; raises UnsupportedOp past MAX_DIFFERENCES of them.
-    """
-    shape = builder.shapes[value]
-    n = shape[axis]
-    if prod(shape) * n > MAX_DIFFERENCES:
-        raise UnsupportedOp(
-            op, node, f"axis {axis} of shape {shape}, {prod(shape) * n} differences; at most {MAX_DIFFERENCES} are"
-        )
-    if n == 1:
-        builder.add(output, Scale(*(frozen_array(c).reshape((1,) * len(shape)) for c in (0.0, 1.0))), value)
-        return
-    own, others = _pairs(np.moveaxis(grid(builder, value), axis, -1))
-    left = builder.step(output, "others", selection(builder, value, others), value)
-    right = builder.step(output, "own", selection(builder, value, own), value)
-    powers = builder.step(output, "powers", Exp(), builder.step(output, "differences", Sum((1.0, -1.0)), left, right))
-    sums = builder.step(output, "sums", affine(np.ones((1, n - 1)), ONE), powers)
-    shares = builder.step(output, "shares", Reciprocal(), builder.step(output, "flat", Reshape(own.shape[:-1]), sums))
-    order = list(range(len(shape) - 1))
-    builder.add(output, Transpose((*order[:axis], len(shape) - 1, *order[axis:])), shares)
-
-
-def _pairs(rows: Indices) -> tuple[Indices, Indices]:
-    """For each place i of the last axis and each other place j: the index at i, and the index at j; shape (..., n, n - 1)."""
-    n = rows.shape[-1]
-    other = np.array([[j for j in range(n) if j != i] for i in range(n)])
-    return np.broadcast_to(rows[..., None], (*rows.shape, n - 1)), rows[..., other]

@@ -10,6 +10,7 @@ import numpy as np
 
 from verifier.errors import BadNetwork
 from verifier.formats.build import NetworkBuilder
+from verifier.formats.masks import MASK_LIMIT, unmasked
 from verifier.formats.selections import broadcast, common_shape
 from verifier.ops import Array, Scale, frozen_array
 
@@ -48,6 +49,12 @@ def scaled(builder: NetworkBuilder, output: str, value: str, factor: Array, offs
     shape = common_shape([builder.shapes[value], factor.shape, offset.shape], op=op, node=node)
     value = broadcast(builder, output, "widened", value, shape)
     builder.add(output, Scale(_of_rank(factor, len(shape)), _of_rank(offset, len(shape))), value)
+
+
+def shifted(builder: NetworkBuilder, output: str, value: str, sign: float, offset: Array, *, op: str, node: str) -> None:
+    """output = sign * value + offset; entries of the offset that stand for minus infinity mark the result (see `masks`)."""
+    scaled(builder, output, value, frozen_array(sign), unmasked(offset), op=op, node=node)
+    builder.mark(output, offset <= MASK_LIMIT)
 
 
 def reciprocal(divisor: Array, node: str) -> Array:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import MAX_SELECTED, NetworkBuilder, check_entries
-from verifier.ops import Array, Concat, Op, Reshape, Scale, Select, Shape, frozen_array
+from verifier.formats.masks import MASK_LIMIT, unmasked
+from verifier.ops import Array, Concat, Op, Reshape, Scale, Select, Shape, Sum, frozen_array
 
 Indices = NDArray[np.int64]
 
@@ -140,3 +141,34 @@ def joined(builder: NetworkBuilder, output: str, parts: Sequence[str | Array], a
         begin += 0 if constant else shape[axis]
     places, filling = np.concatenate(indices, axis), np.concatenate(fillings, axis)
     filled(builder, output, source, places, filling, op=op, node=node)
+
+
+def chosen(
+    builder: NetworkBuilder,
+    output: str,
+    condition: NDArray[np.bool_],
+    parts: tuple[str | Array, str | Array],
+    *,
+    op: str,
+    node: str,
+) -> None:
+    """output = the first part where a constant condition holds, else the second; values (by name) or constants, broadcast.
+
+    A chosen constant that stands for minus infinity marks the result (see `masks`).
+    """
+    shapes = [builder.shapes[part] if isinstance(part, str) else part.shape for part in parts]
+    shape = common_shape([condition.shape, *shapes], op=op, node=node)
+    check_selected(shape, f"the result of {op} at {node!r}")
+    filling, names, places = np.zeros(shape), [], []
+    for part, holds in zip(parts, (condition, ~condition), strict=True):
+        if isinstance(part, str):
+            names.append(part)
+            places.append(np.where(holds, np.broadcast_to(grid(builder, part), shape), -1))
+        else:
+            filling = np.where(holds, part, filling)
+    if len(names) == 1:
+        filled(builder, output, names[0], places[0], unmasked(filling), op=op, node=node)
+        builder.mark(output, filling <= MASK_LIMIT)
+        return
+    steps = [builder.step(output, f"part_{k}", selection(builder, name, places[k]), name) for k, name in enumerate(names)]
+    builder.add(output, Sum((1.0, 1.0)), *steps)

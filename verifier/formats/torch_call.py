@@ -61,6 +61,14 @@ class Call:
             )
         raise self.refuse(f"argument {argument} must be constant")
 
+    def addend(self, argument: Any, factor: float = 1.0) -> Array:
+        """factor * a constant that is added to a value, or takes its place; it may hold -inf, which is a mask."""
+        if isinstance(argument, fx.Node) and argument in self.constants:
+            return exact(factor * self.constants[argument].to(torch.float64), argument.name, masks=True)
+        if isinstance(argument, float):
+            return exact(torch.tensor(factor * argument, dtype=torch.float64), self.label, masks=True)
+        return frozen_array(factor * self.weights(argument))
+
     def shape(self, argument: Any) -> Shape:
         """The shape of an argument that must be a network value."""
         return self.builder.shapes[self.value(argument)]
@@ -80,13 +88,16 @@ class Call:
         return tuple(given) * (len(default) if len(given) == 1 and default else 1)
 
 
-def exact(tensor: Tensor, name: str) -> Array:
-    """A tensor's numbers as float64. Raises BadNetwork, naming it, where one is NaN, infinite or no float64."""
+def exact(tensor: Tensor, name: str, *, masks: bool = False) -> Array:
+    """A tensor's numbers as float64. Raises BadNetwork, naming it, where one is NaN, infinite or no float64.
+
+    masks: -inf is allowed, as in what is added to attention scores.
+    """
     if tensor.is_complex() or tensor.is_quantized:
         raise BadNetwork(f"tensor {name!r} has type {tensor.dtype}; only real, unquantised tensors are allowed")
     if not tensor.is_floating_point() and (tensor.abs() > 2**53).any():
         raise BadNetwork(f"tensor {name!r} has integers past 2**53, which no float64 holds")
     array = tensor.detach().cpu().to(torch.float64).numpy()
-    if not np.isfinite(array).all():
+    if not (np.isfinite(array) | (masks & np.isneginf(array))).all():
         raise BadNetwork(f"tensor {name!r} has NaN or infinite entries; every weight must be a finite number")
     return frozen_array(array)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from verifier.formats.rewrites import (
-    ONE,
     ZERO,
     absolute,
     at_least,
@@ -18,10 +17,10 @@ from verifier.formats.rewrites import (
     quotient,
     reduced,
     smallest,
-    softmax,
     total,
 )
-from verifier.formats.scales import reciprocal, scaled
+from verifier.formats.scales import reciprocal, scaled, shifted
+from verifier.formats.softmax import softmax
 from verifier.formats.torch_call import Call
 from verifier.ops import Array, Cos, Exp, Floor, LeakyRelu, Op, Reciprocal, Relu, Sigmoid, Sign, Sin, Tanh, frozen_array
 
@@ -40,12 +39,16 @@ def _combine(call: Call, sign: float) -> None:
     left, right = call.argument(0, "self"), call.argument(1, "other")
     factor = sign * call.number("alpha", 1.0)
     if not call.is_value(right):
-        _scale(call, left, ONE, factor * call.weights(right))
+        _shift(call, left, 1.0, call.addend(right, factor))
     elif not call.is_value(left):
-        _scale(call, right, frozen_array(factor), call.weights(left))
+        _shift(call, right, factor, call.addend(left))
     else:
         values = [call.value(left), call.value(right)]
         total(call.builder, call.output, values, [1.0, factor], op=call.op, node=call.label)
+
+
+def _shift(call: Call, value: Any, factor: float, offset: Array) -> None:
+    shifted(call.builder, call.output, call.value(value), factor, offset, op=call.op, node=call.label)
 
 
 def _mul(call: Call) -> None:
@@ -186,6 +189,7 @@ ELEMENTWISE: Mapping[Any, Callable[[Call], None]] = {
     aten.mean.default: _mean,
     aten.mean.dim: _mean,
     aten.minimum.default: _minimum,
+    aten.mul.Scalar: _mul,
     aten.mul.Tensor: _mul,
     aten.neg.default: _neg,
     aten.pow.Tensor_Scalar: _pow,

@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import NetworkBuilder
 from verifier.formats.torch_call import Call
+from verifier.formats.torch_facts import FACTS
 from verifier.formats.torch_operators import CHECKS, FIRST_OF_SEVERAL, OPERATORS, PARTS
 from verifier.network import Network
 
@@ -37,7 +38,7 @@ def read_module(module: nn.Module, example: Tensor) -> Network:
 
 def _export(module: nn.Module, example: Tensor) -> ExportedProgram:
     try:
-        with _evaluation_mode(module), warnings.catch_warnings(), torch.no_grad():
+        with _evaluation_mode(module), _plain_attention(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return torch.export.export(module, (example,)).run_decompositions()
     except Exception as error:  # export runs the user's own code, which may raise anything
@@ -57,6 +58,17 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fused operators that torch's transformer layers are run by at inference, which cannot be taken apart."""
+    allowed = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(allowed)
 
 
 def _check_outputs(program: ExportedProgram) -> None:
@@ -93,7 +105,8 @@ class _Reader:
                 found = self.program.state_dict.get(spec.target, self.program.constants.get(spec.target))
                 if not isinstance(found, Tensor):
                     raise BadNetwork(f"the module's tensor {spec.target!r} is missing from its export")
-                if found.is_floating_point() and not torch.isfinite(found).all():
+                # -inf may be a mask; where it is used as a number it is refused
+                if found.is_floating_point() and not (torch.isfinite(found) | torch.isneginf(found)).all():
                     raise BadNetwork(f"tensor {spec.target!r} has NaN or infinite entries; every weight must be finite")
                 tensors[spec.arg.name] = found.detach()
         return tensors
@@ -112,6 +125,8 @@ class _Reader:
             self.constants[node] = self._folded(node)
         elif node.target is operator.getitem:
             self._pick(node)
+        elif node.target in FACTS:
+            self.constants[node] = FACTS[node.target](Call(node, self.builder, self.values, self.constants))
         elif node.target in OPERATORS:
             OPERATORS[node.target](Call(node, self.builder, self.values, self.constants))
             self.values[node] = node.name

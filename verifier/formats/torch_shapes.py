@@ -7,7 +7,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from verifier.formats.selections import Indices, check_selected, filled, gathered, grid, joined, padded, select, sliced, tiled
+from verifier.formats.selections import (
+    Indices,
+    check_selected,
+    chosen,
+    filled,
+    gathered,
+    grid,
+    joined,
+    padded,
+    select,
+    sliced,
+    tiled,
+)
 from verifier.formats.torch_call import Call
 from verifier.ops import Array, Reshape, Transpose
 
@@ -123,6 +135,15 @@ def _cat(call: Call) -> None:
     joined(call.builder, call.output, parts, int(call.argument(1, "dim", 0)), op=call.op, node=call.label)
 
 
+def _where(call: Call) -> None:
+    condition = call.constants.get(call.argument(0, "condition"))
+    if condition is None or condition.dtype != torch.bool:
+        raise call.refuse("a condition that is not a constant of truth values")
+    given = [call.argument(k, name) for k, name in ((1, "self"), (2, "other"))]
+    first, second = (call.value(part) if call.is_value(part) else call.addend(part) for part in given)
+    chosen(call.builder, call.output, condition.cpu().numpy(), (first, second), op=call.op, node=call.label)
+
+
 REARRANGEMENTS: Mapping[Any, Callable[[Call], None]] = {
     aten.cat.default: _cat,
     aten.constant_pad_nd.default: _pad,
@@ -140,4 +161,5 @@ REARRANGEMENTS: Mapping[Any, Callable[[Call], None]] = {
     aten.squeeze.dims: _reshape,
     aten.unsqueeze.default: _reshape,
     aten.view.default: _reshape,
+    aten.where.self: _where,
 }

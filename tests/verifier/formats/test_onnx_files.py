@@ -164,7 +164,7 @@ def test_external_weights_outside_the_folder_are_refused(model, save_external, t
 def test_weights_that_are_no_numbers_are_named(bad, model, read):
     weight = WEIGHT.copy()
     weight[1, 0] = bad
-    with pytest.raises(BadNetwork, match="initializer 'w' has NaN or infinite entries"):
+    with pytest.raises(BadNetwork, match="'w' has NaN or infinite entries"):
         read(model(MLP, (1, 2), {"w": weight}))
 
 

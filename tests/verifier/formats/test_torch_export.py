@@ -59,6 +59,8 @@ MODULES = {
     "matrix product with a vector": (Do(lambda m, x: x @ x.relu()[0, 0]), (4, 4)),
     "scalar product": (Do(lambda m, x: (x[0] @ x.relu()[0]).reshape(1)), (4,)),
     "matrix product over shared axes": (Do(lambda m, x: x @ x[:, :1].transpose(-1, -2)), (2, 3, 4)),
+    "attention": (Do(lambda m, x: functional.scaled_dot_product_attention(x, x + 1, x.relu())), (2, 3, 4)),
+    "where": (Do(lambda m, x: torch.where(m.row > 0, x, m.row)), (2, 3)),
     "leaky relu": (nn.LeakyReLU(0.3), (3,)),
     "max pool 1d": (nn.MaxPool1d(3, 2, padding=1), (2, 7)),
     "max pool 1d ceil": (nn.MaxPool1d(2, 2, ceil_mode=True), (2, 7)),

@@ -110,13 +110,10 @@ def test_reading_what_was_read_changes_nothing(region, assertion):
 
 
 def test_a_threshold_beyond_floats_keeps_its_small_coefficient():
-    assertion = at_least("in", 0, 2 * Fraction(2) ** 1023)
     tiny = atom({("in", 0): Fraction(-1, 2**1023)}, 2)
     for part in (tiny, And((tiny, at_most("out", 0, 1)))):
         query = Query(NETWORK, UNIT, part)
         assert same(parse_vnnlib(write_vnnlib(query), NETWORK), query)
-    with pytest.raises(BadQuery, match="a number beyond"):
-        parse_vnnlib(write_vnnlib(Query(NETWORK, UNIT, assertion)), NETWORK)
 
 
 def test_text_by_hand():
