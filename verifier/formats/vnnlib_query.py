@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from verifier.errors import BadQuery
+from verifier.formats.vnnlib_tokens import LARGEST
 from verifier.formula import TRUE, And, Atom, Formula, Or, conjoin
 from verifier.network import Network
 from verifier.query import Query
@@ -60,6 +61,8 @@ def _half_line(atom: Atom, value: str) -> Sides:
         return {}
     (term,) = atom.terms
     threshold = _threshold(term.coefficient, atom.bias)
+    if abs(threshold) > LARGEST:  # no float64 holds it, so the box does without and the atom stays in the assertion
+        return {}
     return {term.index: (None, threshold) if term.coefficient > 0 else (threshold, None)}
 
 
