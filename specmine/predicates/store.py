@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from specmine.progress import SILENT, Progress
 from specmine.tracing.digest import join_digests, samples_digest
 from specmine.tracing.stream import MEMORY_MB, Source, chunk_for, run_chunks, traced
 
-ROWS = 1024
+ROWS = 4096
 SCHEMA = "specmine.table/1"
 
 
@@ -93,16 +94,16 @@ def write_table(
     BadRun where it cannot be written or the disk is full: what was written stays, and is gone on with.
     """
     listed, path = tuple(predicates), Path(path)
-    keep = sites_of(listed, source.sites)
+    blocks = [batches_of(listed[start : start + ROWS], source.sites) for start in range(0, len(listed), ROWS)]
+    keep = sites_of(chain.from_iterable(blocks))
     chunk = chunk_for(source, keep, memory_mb)
     with _writing(path, identity_of(listed, source), listed, chunk // WORD) as group:
         chunk = group["bits"].chunks[1] * WORD
-        blocks = [batches_of(listed[start : start + ROWS], source.sites) for start in range(0, len(listed), ROWS)]
         work = partial(_write_column, path=path, blocks=blocks, predicates=len(listed), keep=keep)
         done = int(group.attrs["done"])
         parts = run_chunks(executor, work, source, chunk=chunk, first=done)
         _follow(group, (rows for rows, _ in parts), done, progress, source.samples)
-    return open_table(path)
+    return _opened(path, listed)
 
 
 def merge_tables(path: Path, first: StoredTable, second: StoredTable, *, progress: Progress = SILENT) -> StoredTable:
@@ -121,7 +122,7 @@ def merge_tables(path: Path, first: StoredTable, second: StoredTable, *, progres
     with _writing(Path(path), whole, first.predicates, width) as group:
         bits, done = group["bits"], int(group.attrs["done"])
         _follow(group, _joined_columns(bits, first, second, done), done, progress, whole.samples)
-    return open_table(path)
+    return _opened(path, first.predicates)
 
 
 def open_table(path: Path, *, network: str | None = None, data: str | None = None) -> StoredTable:
@@ -130,23 +131,33 @@ def open_table(path: Path, *, network: str | None = None, data: str | None = Non
     network, data: the network's sha256 and the digest of the samples that it should be of. Raises BadData where the table is
     missing, unfinished, damaged, or of another network or other samples, naming both hashes.
     """
-    path = Path(path)
+    found = _opened(Path(path), None)
+    for name, wanted in (("network", network), ("data", data)):
+        if wanted is not None and wanted != getattr(found.identity, name):
+            raise BadData(
+                f"table {path} is of another {name}: its hash is {getattr(found.identity, name)}, wanted is {wanted}; build the "
+                f"table again, or name the one that belongs to it"
+            )
+    return found
+
+
+def _opened(path: Path, predicates: tuple[Predicate, ...] | None) -> StoredTable:
+    """The finished table at a path; predicates: what it lists, where that is known."""
     with _reading(path):
         group = _group(path, "r")
         attributes, bits = _attributes(group), group["bits"]
         identity = Identity(**attributes["identity"])
-        text = group["predicates"][:].tobytes().decode()
-        if _sha256(text) != identity.predicates or bits.shape[1] != word_count(identity.samples):
+        if bits.shape[1] != word_count(identity.samples):
             raise ValueError("its parts do not belong together")
         _check_finished(path, int(attributes["done"]), bits)
-        found = StoredTable(path, identity, predicates_of(text), bits)
-    for name, wanted in (("network", network), ("data", data)):
-        if wanted is not None and wanted != getattr(identity, name):
-            raise BadData(
-                f"table {path} is of another {name}: its hash is {getattr(identity, name)}, wanted is {wanted}; build the "
-                f"table again, or name the one that belongs to it"
-            )
-    return found
+        return StoredTable(path, identity, _listed(group, identity) if predicates is None else predicates, bits)
+
+
+def _listed(group: Any, identity: Identity) -> tuple[Predicate, ...]:
+    text = group["predicates"][:].tobytes().decode()
+    if _sha256(text) != identity.predicates:
+        raise ValueError("its parts do not belong together")
+    return predicates_of(text)
 
 
 def _group(path: Path, mode: Literal["r", "r+"]) -> Any:

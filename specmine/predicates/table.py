@@ -87,8 +87,8 @@ def build_table(predicates: Iterable[Predicate], source: Source, *, batch: int =
     """The table of valid predicates on the samples of a trace or a stream; `batch` is rounded up to whole words."""
     listed = tuple(predicates)
     words = np.zeros((len(listed), word_count(source.samples)), dtype=np.uint64)
-    prepared, keep = batches_of(listed, source.sites), sites_of(listed, source.sites)
-    for rows, part in chunks(source, keep, chunk=WORD * word_count(batch)):
+    prepared = batches_of(listed, source.sites)
+    for rows, part in chunks(source, sites_of(prepared), chunk=WORD * word_count(batch)):
         first, last = rows.start // WORD, word_count(rows.stop)
         words[:, first:last] = tabulate(prepared, len(listed), Turned(part), source.sites, part.samples)
     return PredicateTable(listed, words, source.samples)

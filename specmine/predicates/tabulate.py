@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from specmine.tracing.sites import Sites
 from specmine.tracing.trace import Trace, column
 from verifier.ops import Array
 
-BLOCK = 256
-_TILE = 1 << 17  # numbers of one tile: predicates x samples
+_BLOCK = 256
+_SMALL_BLOCK = 64  # of forms without thresholds, which share no intermediate results
 _TILE_SAMPLES = 8 * WORD
 
 COMPARISONS: Mapping[str, Callable[..., Any]] = {
@@ -28,32 +27,37 @@ COMPARISONS: Mapping[str, Callable[..., Any]] = {
 }
 """Forms that compare one neuron with their threshold, or with 0: one call serves all that share the neuron, without a copy."""
 
+PAIRWISE: Mapping[str, Callable[..., Any]] = {"less": np.less}
+"""Forms that compare two neurons: one call each, without a copy."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Predicates of one form and the same sites: their places in the list, sorted by neuron, and their arguments as arrays."""
+    """Predicates of one form and the same sites: their places in the list, and their arguments as arrays."""
 
     places: Rows
     form: str
+    sites: tuple[str, ...]
     arguments: tuple[Any, ...]
 
 
 def batches_of(predicates: Sequence[Predicate], sites: Sites) -> tuple[Batch, ...]:
-    """The batches of a list of valid predicates, at most BLOCK in each."""
+    """The batches of a list of valid predicates, a few hundred at most in each."""
 
-    def key(place: int) -> tuple[str, tuple[str, ...]]:
-        predicate = predicates[place]
-        return predicate.form, form_of(predicate).sites(predicate.arguments, sites)
-
-    grouped = [list(places) for _, places in groupby(sorted(range(len(predicates)), key=key), key=key)]
+    grouped: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for place, predicate in enumerate(predicates):
+        grouped.setdefault((predicate.form, form_of(predicate).sites(predicate.arguments, sites)), []).append(place)
     return tuple(
-        _batch(places[start : start + BLOCK], predicates) for places in grouped for start in range(0, len(places), BLOCK)
+        _batch(form, read, places[start : start + size], predicates)
+        for (form, read), places in grouped.items()
+        for size in [_block_of(form)]
+        for start in range(0, len(places), size)
     )
 
 
-def sites_of(predicates: Iterable[Predicate], sites: Sites) -> tuple[str, ...]:
-    """The sites that predicates read, sorted."""
-    return tuple(sorted({site for p in predicates for site in form_of(p).sites(p.arguments, sites)}))
+def sites_of(batches: Iterable[Batch]) -> tuple[str, ...]:
+    """The sites that batches read, sorted."""
+    return tuple(sorted({site for batch in batches for site in batch.sites}))
 
 
 def tabulate(batches: Sequence[Batch], rows: int, columns: Columns, sites: Sites, samples: int) -> Words:
@@ -63,9 +67,10 @@ def tabulate(batches: Sequence[Batch], rows: int, columns: Columns, sites: Sites
     """
     words = np.empty((rows, word_count(samples)), dtype=np.uint64)
     for batch in batches:
-        compare = COMPARISONS.get(batch.form)
-        if compare is not None:
-            words[batch.places] = pack(_compared(compare, batch, columns, samples))
+        if batch.form in COMPARISONS:
+            words[batch.places] = pack(_compared(batch, columns, samples))
+        elif batch.form in PAIRWISE:
+            words[batch.places] = pack(_paired(batch, columns, samples))
         else:
             _by_definition(batch, columns, sites, words)
     return words
@@ -83,15 +88,20 @@ class Turned(dict[str, Array]):
         return self[site]
 
 
-def _batch(places: list[int], predicates: Sequence[Predicate]) -> Batch:
-    form = predicates[places[0]].form
+def _block_of(form: str) -> int:
+    shared = form in COMPARISONS or form in PAIRWISE or "threshold" in FORMS[form].signature
+    return _BLOCK if shared else _SMALL_BLOCK
+
+
+def _batch(form: str, sites: tuple[str, ...], places: list[int], predicates: Sequence[Predicate]) -> Batch:
     if form in COMPARISONS:
         places = sorted(places, key=lambda place: predicates[place].arguments[1])
-    return Batch(np.array(places), form, arguments_of([predicates[place] for place in places]))
+    return Batch(np.array(places), form, sites, arguments_of([predicates[place] for place in places]))
 
 
-def _compared(compare: Callable[..., Any], batch: Batch, columns: Columns, samples: int) -> Bits:
+def _compared(batch: Batch, columns: Columns, samples: int) -> Bits:
     """Bits (predicates, samples) of a batch that compares each neuron with thresholds, neuron by neuron."""
+    compare = COMPARISONS[batch.form]
     site, neurons, *rest = batch.arguments
     thresholds: NDArray[np.float64] = rest[0] if rest else np.zeros(len(neurons))
     values = columns[site]
@@ -102,17 +112,20 @@ def _compared(compare: Callable[..., Any], batch: Batch, columns: Columns, sampl
     return made
 
 
+def _paired(batch: Batch, columns: Columns, samples: int) -> Bits:
+    """Bits (predicates, samples) of a batch that compares pairs of neurons."""
+    compare = PAIRWISE[batch.form]
+    first, i, second, j = batch.arguments
+    made = np.empty((len(i), samples), dtype=bool)
+    for left, right, into in zip(i.tolist(), j.tolist(), made, strict=True):
+        compare(columns[first][left], columns[second][right], out=into)
+    return made
+
+
 def _by_definition(batch: Batch, columns: Columns, sites: Sites, words: Words) -> None:
     form = FORMS[batch.form]
-    read = form.sites(_scalars(batch.arguments), sites)
-    samples = columns[read[0]].shape[1]
-    tile = max(_TILE // len(batch.places) // WORD * WORD, _TILE_SAMPLES)
-    for start in range(0, samples, tile):
-        part = {site: columns[site][:, start : start + tile] for site in read}
+    samples = columns[batch.sites[0]].shape[1]
+    for start in range(0, samples, _TILE_SAMPLES):
+        part = {site: columns[site][:, start : start + _TILE_SAMPLES] for site in batch.sites}
         first = start // WORD
-        words[batch.places, first : first + tile // WORD] = pack(form.bits(batch.arguments, part, sites))
-
-
-def _scalars(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of the first predicate of a batch."""
-    return tuple(value.tolist()[0] if isinstance(value, np.ndarray) else value for value in arguments)
+        words[batch.places, first : first + _TILE_SAMPLES // WORD] = pack(form.bits(batch.arguments, part, sites))

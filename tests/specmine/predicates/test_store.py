@@ -34,7 +34,7 @@ def network(seed=0):
 
 SITES = Sites(network())
 SOURCE = Stream(SITES, np.random.default_rng(1).normal(size=(SAMPLES, SIZE)))
-THRESHOLDS = np.random.default_rng(2).normal(size=600).tolist()
+THRESHOLDS = np.random.default_rng(2).normal(size=2200).tolist()
 PREDICATES = [Predicate("class", (0,)), *(Predicate("less", ("z1", i, "h1", j)) for i in range(SIZE) for j in range(SIZE))]
 PREDICATES += [Predicate(form, ("z1", n % SIZE, t)) for n, t in enumerate(THRESHOLDS) for form in ("above", "below")]
 PREDICATES += [Predicate(form, ("h1", n)) for n in range(SIZE) for form in ("active", "inactive")]
