@@ -34,12 +34,12 @@ def sum_up(*terms: Array) -> Array:
     return _towards(inf, terms)
 
 
-def at_least(values: Array, rows: Places, thresholds: Array) -> Truth:
+def rows_at_least(values: Array, rows: Places, thresholds: Array) -> Truth:
     """values[rows[p]] >= thresholds[p], (predicates, samples), for values (any, samples)."""
     return _compared(np.greater_equal, values, rows, thresholds)
 
 
-def at_most(values: Array, rows: Places, thresholds: Array) -> Truth:
+def rows_at_most(values: Array, rows: Places, thresholds: Array) -> Truth:
     """values[rows[p]] <= thresholds[p], (predicates, samples), for values (any, samples)."""
     return _compared(np.less_equal, values, rows, thresholds)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from specmine.errors import BadClause, BadConfig
 from specmine.predicates.families.binary import BINARY
 from specmine.predicates.families.output import OUTPUT
+from specmine.predicates.families.ternary import TERNARY
 from specmine.predicates.families.unary import UNARY
 from specmine.predicates.form import Bits, Family, Form, Grid, Kind, Plan, Rows
 from specmine.predicates.predicate import Argument, Predicate
@@ -28,6 +29,7 @@ from verifier.formula import Formula
 FAMILIES: dict[str, Family] = {
     "unary": UNARY,
     "binary": BINARY,
+    "ternary": TERNARY,
     "output": OUTPUT,
 }
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from specmine.predicates.exact import at_least, at_most, distinct, sum_down, sum_up, weighted_at_least
+from specmine.predicates.exact import rows_at_least, rows_at_most, distinct, sum_down, sum_up, weighted_at_least
 
 MOST = float(np.finfo(np.float64).max)
 HARD = (0.1, 0.2, 0.3, 1.0, 1e16, 1e16 + 2, 2.0**-53, 2.0**-54, 2.0**-106, 5e-324, 2.0**970, MOST, 0.0, -0.0, 3.0)
@@ -69,8 +69,8 @@ def test_plain_weights_are_summed_without_rounding():
 def test_thresholds_meet_their_rows():
     values = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]])
     rows, thresholds = np.array([1, 0, 0]), np.array([0.0, 2.0, 3.5])
-    assert at_least(values, rows, thresholds).tolist() == [[True] * 3, [False, True, True], [False] * 3]
-    assert at_most(values, rows, thresholds).tolist() == [[True, True, False], [True, True, False], [True] * 3]
+    assert rows_at_least(values, rows, thresholds).tolist() == [[True] * 3, [False, True, True], [False] * 3]
+    assert rows_at_most(values, rows, thresholds).tolist() == [[True, True, False], [True, True, False], [True] * 3]
 
 
 def test_distinct_tuples():

@@ -68,7 +68,7 @@ def test_formula_by_hand(predicate, formula):
 @pytest.mark.parametrize(
     ("form", "arguments", "message"),
     [
-        ("abov", ("h1", 0, 1.0), "no predicate form 'abov'; nearest are above, below"),
+        ("abov", ("h1", 0, 1.0), "no predicate form 'abov'; nearest are above, "),
         ("above", ("h1", 0), "above(h1,0) has 2 arguments; write above(site, neuron, threshold)"),
         ("active", (1, 0), "1 is not a site name such as x, z1, h1, y"),
         ("active", ("h2", 0), "no site 'h2' in this network; nearest are"),
@@ -170,8 +170,8 @@ def test_candidates_are_valid_distinct_and_repeat():
 
 
 def test_candidates_of_an_unknown_family():
-    with pytest.raises(BadConfig, match="no predicate family 'ternary'; known are unary, binary, output"):
-        candidates("ternary", TRACE)
+    with pytest.raises(BadConfig, match="no predicate family 'quaternary'; known are unary, binary, ternary"):
+        candidates("quaternary", TRACE)
 
 
 def test_forms_are_named_as_listed():
