@@ -134,9 +134,10 @@ def open_table(path: Path, *, network: str | None = None, data: str | None = Non
     found = _opened(Path(path), None)
     for name, wanted in (("network", network), ("data", data)):
         if wanted is not None and wanted != getattr(found.identity, name):
+            held = getattr(found.identity, name)
             raise BadData(
-                f"table {path} is of another {name}: its hash is {getattr(found.identity, name)}, wanted is {wanted}; build the "
-                f"table again, or name the one that belongs to it"
+                f"table {path} is of another {name}: its hash is {held}, wanted is {wanted}; build the table again, or name "
+                f"the one that belongs to it"
             )
     return found
 

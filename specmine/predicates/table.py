@@ -23,6 +23,7 @@ from specmine.predicates.words import (
     full_mask,
     joined,
     pack,
+    row_counts,
     unpack,
     word_count,
 )
@@ -108,7 +109,7 @@ def counts(table: Table, mask: Words | None = None) -> NDArray[np.int64]:
     """How many samples satisfy each predicate (predicates,), of those in the mask (words,) where one is given."""
     result = np.zeros(len(table.predicates), dtype=np.int64)
     for rows, part, words in tiles(table):
-        result[rows] += and_counts(words, None if mask is None else mask[part])
+        result[rows] += row_counts(words) if mask is None else and_counts(words, mask[None, part])[0]
     return result
 
 

@@ -51,22 +51,27 @@ def count(words: Words) -> int:
 
 def row_counts(words: Words) -> Counts:
     """How many bits are set in each row (rows,) of words (rows, words)."""
-    return and_counts(words, None)
+    ones = np.full((1, words.shape[1]), np.iinfo(np.uint64).max, dtype=np.uint64)
+    return and_counts(words, ones)[0]
 
 
-def and_counts(words: Words, mask: Words | None) -> Counts:
-    """How many bits each row (rows,) of words (rows, words) shares with a mask (words,), in blocks that fit the cache."""
+def and_counts(words: Words, masks: Words) -> Counts:
+    """How many bits each row of words (rows, words) shares with each mask (masks, words), as (masks, rows).
+
+    Rows are taken in blocks that stay in the cache while all masks pass over them.
+    """
     rows, width = words.shape
-    result = np.zeros(rows, dtype=np.int64)
+    result = np.zeros((len(masks), rows), dtype=np.int64)
     step = max(1, _TILE // max(width, 1))
     shared = np.empty((min(step, rows), width), dtype=np.uint64)
     ones = np.empty(shared.shape, dtype=np.uint8)
+    wide = np.uint32 if width < 1 << 26 else np.int64
     for start in range(0, rows, step):
         block = words[start : start + step]
-        if mask is not None:
-            block = np.bitwise_and(block, mask, out=shared[: len(block)])
-        counted = np.bitwise_count(block, out=ones[: len(block)])
-        result[start : start + step] = counted.sum(axis=1, dtype=np.uint32 if width < 1 << 26 else np.int64)
+        for number, mask in enumerate(masks):
+            np.bitwise_and(block, mask, out=shared[: len(block)])
+            counted = np.bitwise_count(shared[: len(block)], out=ones[: len(block)])
+            result[number, start : start + step] = counted.sum(axis=1, dtype=wide)
     return result
 
 

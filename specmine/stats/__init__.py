@@ -12,18 +12,25 @@ from specmine.stats.evidence import (
     share_text,
     split_evidence,
 )
+from specmine.stats.ranking import Ranking, Shares, evidence_at, rank, shares, strongest
 
 __all__ = [
     "Evidence",
+    "Ranking",
+    "Shares",
     "SplitEvidence",
     "benjamini_hochberg",
     "body_bits",
+    "evidence_at",
     "evidence_of",
     "evidence_text",
     "fill_q",
     "fisher_p",
     "measure",
+    "rank",
     "share_text",
+    "shares",
     "split_evidence",
+    "strongest",
     "wilson",
 ]

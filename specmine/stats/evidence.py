@@ -10,7 +10,8 @@ from specmine.errors import BadData
 from specmine.predicates.families import bits
 from specmine.predicates.form import Bits
 from specmine.predicates.predicate import Predicate
-from specmine.predicates.table import build_table, conjunction, unpack
+from specmine.predicates.table import build_table, conjunction
+from specmine.predicates.words import unpack
 from specmine.stats.counts import benjamini_hochberg, fisher_p, wilson
 from specmine.tracing.trace import Trace
 
@@ -99,7 +100,7 @@ def _count(body: Bits, head: Bits) -> SplitEvidence:
     return split_evidence(samples=len(body), positives=int(head.sum()), support=int(body.sum()), hits=hits)
 
 
-def split_evidence(*, samples: int, positives: int, support: int, hits: int) -> SplitEvidence:
+def split_evidence(*, samples: int, positives: int, support: int, hits: int, q: float | None = None) -> SplitEvidence:
     """Evidence from four counts; hits: samples where body and head both hold.
 
     >>> split_evidence(samples=100, positives=20, support=10, hits=9).lift
@@ -117,6 +118,7 @@ def split_evidence(*, samples: int, positives: int, support: int, hits: int) -> 
         recall_interval=wilson(hits, positives),
         lift=hits * samples / (support * positives) if support and positives else None,
         p=fisher_p(samples=samples, positives=positives, support=support, hits=hits),
+        q=q,
     )
 
 
