@@ -6,13 +6,16 @@
     ?- claim(Clause, Region, Verdict).    what is proved of the clause, and where
 
 ISO core, quoted atoms where needed, no directives but dynamic and discontiguous. Numbers are the float64 values of the trace
-written so that they read back identically; comparisons of one neuron with a threshold, or of two neurons, are therefore the
-same as in Python, and longer linear forms are summed in float64, left to right.
+written so that they read back identically, and every comparison is exact: one neuron with a threshold, or two neurons, as
+floats; other sums as rationals, by the functions rational/1 and rdiv/2 of SWI-Prolog's arithmetic, which ISO lacks.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import assert_never
+
+import numpy as np
 
 from specmine.exhibit import Exhibit
 from specmine.export.header import claim_lines, run_lines
@@ -20,8 +23,9 @@ from specmine.folder import write_text
 from specmine.predicates.families import denote
 from specmine.predicates.predicate import Predicate, quoted
 from specmine.rules.clause import HornClause
-from specmine.tracing import column
-from verifier.formula import Atom, atoms_of
+from specmine.tracing import trace
+from verifier.formula import And, Atom, Formula, Or, atoms_of
+from verifier.ops import Array
 
 MAX_FACTS = 400_000
 DYNAMIC = ("value/4", "label/2", "predicted/2", "holds/2", "fired/3", "claim/3", "class/2")
@@ -60,7 +64,7 @@ def term(predicate: Predicate) -> str:
 def _lines(exhibit: Exhibit) -> Iterator[str]:
     clauses = exhibit.spec.clauses
     predicates = sorted({p for clause in clauses for p in clause.body})
-    atoms = {p: tuple(atoms_of(denote(p, exhibit.sites))) for p in predicates}
+    formulas = {p: denote(p, exhibit.sites) for p in predicates}
     yield from (f"% {line}".rstrip() for line in run_lines(exhibit.spec))
     for name in DYNAMIC:
         yield f":- dynamic({name})."
@@ -68,36 +72,84 @@ def _lines(exhibit: Exhibit) -> Iterator[str]:
     yield ""
     yield "class(Sample, Class) :- fired(Sample, _, Class), integer(Class)."
     for predicate in predicates:
-        yield _predicate_rule(predicate, atoms[predicate], exhibit)
+        yield _predicate_rule(predicate, formulas[predicate], exhibit)
     for clause in clauses:
         yield from _clause_rules(clause, exhibit)
-    yield from _facts(exhibit, [a for parts in atoms.values() for a in parts])
+    yield from _facts(exhibit, [a for formula in formulas.values() for a in atoms_of(formula)])
 
 
-def _predicate_rule(predicate: Predicate, atoms: Sequence[Atom], exhibit: Exhibit) -> str:
-    keys = sorted({(t.value, t.index) for atom in atoms for t in atom.terms})
+def _predicate_rule(predicate: Predicate, formula: Formula, exhibit: Exhibit) -> str:
+    keys = sorted({(t.value, t.index) for atom in atoms_of(formula) for t in atom.terms})
     variables = {key: f"V{position}" for position, key in enumerate(keys)}
-    goals = [f"value(Sample, {quoted(exhibit.site_of(v))}, {i}, {variables[v, i]})" for v, i in keys]
-    goals += [comparison(atom, variables) for atom in atoms]
-    return f"holds(Sample, {term(predicate)}) :- {', '.join(goals) or 'label(Sample, _)'}."
+    goals = [f"value(Sample, {quoted(exhibit.site_of(v))}, {i}, {variables[v, i]})" for v, i in keys] or ["label(Sample, _)"]
+    return f"holds(Sample, {term(predicate)}) :- {', '.join([*goals, goal(formula, variables)])}."
 
 
-def comparison(atom: Atom, variables: dict[tuple[str, int], str]) -> str:
-    """The atom as an arithmetic goal: positive terms on the left, the rest on the right, so that a threshold stands alone."""
-    left = [(t.coefficient, variables[t.value, t.index]) for t in atom.terms if t.coefficient > 0]
-    right = [(-t.coefficient, variables[t.value, t.index]) for t in atom.terms if t.coefficient < 0]
-    scale = abs(atom.terms[0].coefficient) if len(atom.terms) == 1 else Fraction(1)
-    bias = -atom.bias / scale
-    sides = [[_product(c / scale, v) for c, v in side] for side in (left, right)]
-    if bias or not sides[1]:
-        at_left = not sides[0] and bool(sides[1])
-        sides[0 if at_left else 1].append(number(float(-bias if at_left else bias)))
-    texts = [" + ".join(side) or "0.0" for side in sides]
-    return f"{texts[0]} {'<' if atom.strict else '=<'} {texts[1]}"
+def goal(formula: Formula, variables: Mapping[tuple[str, int], str]) -> str:
+    """The formula as a goal over variables by value and index; it succeeds once at most."""
+    match formula:
+        case Atom():
+            return comparison(formula, variables)
+        case And(parts=parts):
+            return ", ".join(goal(part, variables) for part in parts) or "true"
+        case Or(parts=parts):
+            return f"once(({' ; '.join(goal(part, variables) for part in parts) or 'fail'}))"
+        case _:
+            assert_never(formula)
+
+
+def comparison(atom: Atom, variables: Mapping[tuple[str, int], str]) -> str:
+    """The atom as an arithmetic goal, decided without rounding: positive terms on the left, the rest on the right.
+
+    >>> from verifier.formula import at_least, atom
+    >>> comparison(at_least("h", 0, 0.75), {("h", 0): "A"})
+    '0.75 =< A'
+    >>> comparison(atom({("h", 0): 1, ("h", 1): -1}, 0.5), {("h", 0): "A", ("h", 1): "B"})
+    'rational(A) + rational(0.5) =< rational(B)'
+    """
+    relation = "<" if atom.strict else "=<"
+    plain = _plain_sides(atom, variables)
+    if plain is not None:
+        return f"{plain[0]} {relation} {plain[1]}"
+    sides: tuple[list[str], list[str]] = ([], [])
+    for t in atom.terms:
+        sides[t.coefficient < 0].append(_product(abs(t.coefficient), variables[t.value, t.index]))
+    if atom.bias:
+        sides[atom.bias < 0].append(_rational(abs(atom.bias)))
+    texts = [" + ".join(side) or "0" for side in sides]
+    return f"{texts[0]} {relation} {texts[1]}"
+
+
+def _plain_sides(atom: Atom, variables: Mapping[tuple[str, int], str]) -> tuple[str, str] | None:
+    """Two floats whose comparison is the atom's: a neuron and a threshold, or two neurons; None where there are none."""
+    scales = [t.coefficient for t in atom.terms]
+    names = [variables[t.value, t.index] for t in atom.terms]
+    if len(scales) == 1:
+        bound = -atom.bias / scales[0]
+        if _is_float(bound):
+            return (names[0], number(float(bound))) if scales[0] > 0 else (number(float(bound)), names[0])
+    if len(scales) == 2 and sum(scales) == 0 and not atom.bias:
+        return (names[0], names[1]) if scales[0] > 0 else (names[1], names[0])
+    return None
+
+
+def _is_float(value: Fraction) -> bool:
+    try:
+        return Fraction(float(value)) == value
+    except OverflowError:
+        return False
 
 
 def _product(coefficient: Fraction, variable: str) -> str:
-    return variable if coefficient == 1 else f"{number(float(coefficient))} * {variable}"
+    return f"rational({variable})" if coefficient == 1 else f"{_rational(coefficient)} * rational({variable})"
+
+
+def _rational(value: Fraction) -> str:
+    if value.denominator == 1 and value < 10**15:
+        return str(value)
+    if _is_float(value):
+        return f"rational({number(float(value))})"
+    return f"({value.numerator} rdiv {value.denominator})"
 
 
 def _clause_rules(clause: HornClause, exhibit: Exhibit) -> Iterator[str]:
@@ -124,7 +176,15 @@ def _facts(exhibit: Exhibit, atoms: Iterable[Atom]) -> Iterator[str]:
     yield f"\n% {len(rows)} of {len(exhibit.test_rows)} test samples; a sample is named by its row in the data"
     yield from (f"label({row}, {int(exhibit.dataset.y[row])})." for row in rows)
     yield from (f"predicted({row}, {int(exhibit.trace.predictions[row])})." for row in rows)
+    columns = _columns(exhibit, sorted({exhibit.site_of(value) for value, _ in keys}), rows)
     for value, index in keys:
         site = exhibit.site_of(value)
-        values = column(exhibit.trace, site)[:, index]
-        yield from (f"value({row}, {quoted(site)}, {index}, {number(values[row])})." for row in rows)
+        values = zip(rows, columns[site][:, index].tolist(), strict=True)
+        yield from (f"value({row}, {quoted(site)}, {index}, {number(v)})." for row, v in values)
+
+
+def _columns(exhibit: Exhibit, sites: Sequence[str], rows: Sequence[int]) -> Mapping[str, Array]:
+    """Values (rows, neurons) by site: those of the run's trace, and of a new one where it kept no such site."""
+    kept = {site: exhibit.trace.values[site][rows] for site in sites if site in exhibit.trace.values}
+    others = [site for site in sites if site not in kept]
+    return kept | dict(trace(exhibit.sites, np.asarray(exhibit.dataset.x[rows]), keep=others).values) if others else kept

@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specmine.export import EXPORTERS
-from specmine.export.prolog import comparison, number, term
+from specmine.export.prolog import comparison, goal, number, term
 from specmine.pipeline.stages import verify_stage
 from specmine.predicates.predicate import Predicate, quoted
-from verifier.formula import at_least, at_most, atom
+from specmine.queries import body_formula
+from verifier.formula import And, Or, at_least, at_most, atom, holds
 
 needs_swipl = pytest.mark.skipif(shutil.which("swipl") is None, reason="SWI-Prolog (swipl) is not installed")
 
@@ -34,16 +36,13 @@ def exported(tmp_path_factory):
 
 
 def fired_in_python(exhibit):
-    """(sample, clause id, class) by the definition: the body's inequalities on the traced values, one sample at a time."""
+    """(sample, clause id, class) by the definition: the body's formula in exact arithmetic, one sample at a time."""
     found = set()
     for claim in exhibit.spec.claims:
+        formula = body_formula(claim.clause, exhibit.sites)
         for row in exhibit.test_rows:
-            pairs = [
-                (exhibit.trace.values[exhibit.site_of(t.value)][row, t.index], t) for a in claim.body_atoms for t in a.terms
-            ]
-            totals = [float(t.coefficient) * v for v, t in pairs]
-            sides = [total + float(a.bias) for total, a in zip(totals, claim.body_atoms, strict=True)]
-            if all(side < 0 or (side == 0 and not a.strict) for side, a in zip(sides, claim.body_atoms, strict=True)):
+            flat = {site: [Fraction(v) for v in values[row].tolist()] for site, values in exhibit.trace.values.items()}
+            if holds(formula, {exhibit.sites.value(site): values for site, values in flat.items()}):
                 found.add((row, claim.clause.id, claim.clause.head.arguments[0]))
     return found
 
@@ -131,5 +130,80 @@ def test_comparisons_keep_strictness_and_sides():
     assert comparison(at_most("h", 1, 2), names) == "B =< 2.0"
     assert comparison(at_most("h", 1, 0), names) == "B =< 0.0"
     assert comparison(atom({("h", 0): 1, ("h", 1): -1}, 0, strict=True), names) == "A < B"
-    assert comparison(atom({("h", 0): 1, ("h", 1): -1}, 0.5), names) == "A =< B + -0.5"
-    assert comparison(atom({("h", 0): -2, ("h", 1): -1}, 3), names) == "3.0 =< 2.0 * A + B"
+    assert comparison(atom({("h", 0): 1, ("h", 1): -1}, -0.5), names) == "rational(A) =< rational(B) + rational(0.5)"
+    assert comparison(atom({("h", 0): -2, ("h", 1): -1}, 3), names) == "3 =< 2 * rational(A) + rational(B)"
+    assert comparison(atom({("h", 0): 3}, 1), names) == "3 * rational(A) + 1 =< 0"
+    assert comparison(atom({("h", 0): Fraction(1, 3), ("h", 1): -0.5}, 0), names) == (
+        "(1 rdiv 3) * rational(A) =< rational(0.5) * rational(B)"
+    )
+    assert comparison(atom({}, 1, strict=True), names) == "1 < 0"
+
+
+def test_goals_of_formulas():
+    names = {("h", 0): "A", ("h", 1): "B"}
+    one, other = at_least("h", 0, 0.5), at_most("h", 1, 2)
+    assert goal(And((one, other)), names) == "0.5 =< A, B =< 2.0"
+    assert goal(Or((And((one, other)), other)), names) == "once((0.5 =< A, B =< 2.0 ; B =< 2.0))"
+    assert goal(And(()), names) == "true" and goal(Or(()), names) == "once((fail))"
+
+
+HARD = (0.1, 0.2, 0.3, float(np.nextafter(0.3, 1)), 1.0, 1e16, 1e16 + 2, 5e-324, 0.0)
+
+
+def random_formula(rng):
+    """An atom, a conjunction or a disjunction of up to three atoms over h[0..2], of any coefficients."""
+
+    def part():
+        chosen = rng.permutation(3)[: rng.integers(0, 4)].tolist()
+        terms = {("h", k): [1, -1, 2, Fraction(1, 3), -0.1][rng.integers(5)] for k in chosen}
+        return atom(terms, [0, 0.3, -0.3, -1e16, Fraction(-1, 3)][rng.integers(5)], strict=bool(rng.integers(2)))
+
+    parts = tuple(part() for _ in range(rng.integers(0, 4)))
+    return [part(), And(parts), Or(parts)][rng.integers(3)]
+
+
+@needs_swipl
+@pytest.mark.swipl
+def test_goals_are_decided_without_rounding(tmp_path):
+    rng = np.random.default_rng(0)
+    cases = [
+        (atom({("h", 0): 1, ("h", 1): 1, ("h", 2): -1}, 0), (0.1, 0.2, 0.3)),  # false: the sum is too large by 2^-55
+        (atom({("h", 0): 1, ("h", 1): 1}, -float(np.nextafter(0.3, 1)), strict=True), (0.1, 0.2, 0.0)),  # true, by 2^-54
+        (atom({("h", 0): -1, ("h", 1): -1}, 1e16, strict=True), (1e16, 1.0, 0.0)),  # true: 1e16 < 1e16 + 1
+        *((random_formula(rng), rng.choice([*HARD, *(-v for v in HARD)], 3).tolist()) for _ in range(2000)),
+    ]
+    variables = {("h", k): f"V{k}" for k in range(3)}
+    path = tmp_path / "goals.pl"
+    path.write_text(
+        ":- style_check(-singleton).\n"
+        + "".join(
+            f"case({place}) :- {', '.join(f'V{k} = {number(v)}' for k, v in enumerate(values))}, {goal(formula, variables)}.\n"
+            for place, (formula, values) in enumerate(cases)
+        )
+    )
+    lines, warnings = ask(path, "forall(case(C), (print(C), nl))")
+    expected = [c for c, (formula, values) in enumerate(cases) if holds(formula, {"h": [Fraction(v) for v in values]})]
+    assert warnings == "" and expected[:3] == [1, 2, expected[2]] and 500 < len(expected) < 1500
+    assert list(map(int, lines)) == expected
+
+
+RELATIONS = """
+class(0) :- less_by(h1,1,h1,0,0.1), sum_above(h1,0,h1,1,0.2), sum_below(h1,0,h1,1,0.5).
+class(1) :- less(h1,0,x,1), largest(x,1,x,0,h1,0).
+class(1) :- between(x,0,h1,1,x,1).
+class(0) :- sum_over(x,0,h1,1,x,1,0.0), sum_under(x,0,h1,1,x,1,0.0).
+"""
+
+
+@needs_swipl
+@pytest.mark.swipl
+def test_relations_fire_as_in_python(tmp_path):
+    run = toy.run(tmp_path, RELATIONS, sites=("h1", "x"))
+    exhibit = run.exhibit
+    (path,) = EXPORTERS["prolog"](exhibit, tmp_path / "exports")
+    lines, warnings = ask(path, "forall(fired(S,I,C), (write(S), write(' '), write(I), write(' '), write(C), nl))")
+    found = {(int(s), i, int(c)) for s, i, c in (line.split() for line in lines)}
+    assert warnings == "" and found == fired_in_python(exhibit)
+    assert {clause for _, clause, _ in found} == {clause.id for clause in exhibit.spec.clauses}
+    for clause, rows in exhibit.fires.items():
+        assert {row for row, name, _ in found if name == clause.id} == {row for row in exhibit.test_rows if rows[row]}

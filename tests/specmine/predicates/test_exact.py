@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from specmine.predicates.exact import rows_at_least, rows_at_most, distinct, sum_down, sum_up, weighted_at_least
+from specmine.predicates.exact import distinct, rows_at_least, rows_at_most, sum_down, sum_up, weighted_at_least
 
 MOST = float(np.finfo(np.float64).max)
 HARD = (0.1, 0.2, 0.3, 1.0, 1e16, 1e16 + 2, 2.0**-53, 2.0**-54, 2.0**-106, 5e-324, 2.0**970, MOST, 0.0, -0.0, 3.0)
