@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,35 @@ from specmine.stats import body_bits
 from specmine.tracing import Sites, Trace
 
 
+@dataclass(frozen=True)
+class Gain:
+    """The best short clauses from the predicates of some families: one for each class that has any.
+
+    holdout, test: the means of precision, recall and F1 over the classes, 0 for a class without a clause.
+    """
+
+    families: tuple[str, ...]
+    candidates: int
+    clauses: tuple[str, ...]
+    holdout: Mapping[str, float]
+    test: Mapping[str, float]
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """The gain of a JSON object."""
+        listed = {name: tuple(content[name]) for name in ("families", "clauses")}
+        return cls(candidates=content["candidates"], holdout=content["holdout"], test=content["test"], **listed)
+
+
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """A run as others show it; trace: of all the samples."""
+    """A run as others show it; trace: of all the samples; gains: what families add to short clauses, unary ones alone first."""
 
     spec: Spec
     dataset: Dataset
     sites: Sites
     trace: Trace
+    gains: tuple[Gain, ...] = ()
 
     @cached_property
     def test_rows(self) -> list[int]:

@@ -17,7 +17,7 @@ from specmine.config import Config, make_config
 from specmine.data import Dataset, read_npz
 from specmine.document import from_json, to_json
 from specmine.errors import BadRun
-from specmine.exhibit import Exhibit
+from specmine.exhibit import Exhibit, Gain
 from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
 from specmine.pipeline.inputs import Inputs, check_names, reload_data
 from specmine.pipeline.provenance import provenance
@@ -27,7 +27,8 @@ from specmine.tracing import Sites, Trace, trace
 from specmine.verification import Store, outcomes
 from verifier.formats.archive import read_archive, write_network
 
-CLAIMS, SECONDS, MODEL, DATA = "claims.json", "seconds.json", "model.network", "data.npz"
+CLAIMS, FAMILIES, SECONDS = "claims.json", "families.json", "seconds.json"
+MODEL, DATA = "model.network", "data.npz"
 EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports")
 """Settings that may change from one start of a run to the next; the others are part of what the run is."""
 
@@ -92,7 +93,9 @@ class Run:
     @property
     def exhibit(self) -> Exhibit:
         """The Spec as it stands, with network, samples and traces."""
-        return Exhibit(self.spec, self.dataset, self.sites, self.trace)
+        path = self.folder / FAMILIES
+        gains = tuple(map(Gain.read, read_json(path))) if path.exists() else ()
+        return Exhibit(self.spec, self.dataset, self.sites, self.trace, gains)
 
 
 def start_run(folder: Path, inputs: Inputs, config: Config, progress: Progress = SILENT) -> Run:

@@ -1,7 +1,7 @@
 """The stages of a run, each reading what the one before wrote: clauses, claims, verdicts, exports, report."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ from specmine.data import MINE, TEST
 from specmine.errors import BadConfig
 from specmine.export import EXPORTERS
 from specmine.folder import read_json, write_json, write_text
+from specmine.pipeline.comparison import comparison
 from specmine.pipeline.provenance import provenance
-from specmine.pipeline.run import CLAIMS, Run
-from specmine.pipeline.synthesis import synthesise
+from specmine.pipeline.run import CLAIMS, FAMILIES, Run
+from specmine.pipeline.synthesis import Material, material_of, synthesise
 from specmine.predicates.form import Bits
 from specmine.queries import body_atoms
 from specmine.regions import NamedRegion, ball_around, ball_centers, domain_of, radius_of
@@ -68,10 +69,20 @@ def clause_stage(run: Run) -> tuple[list[HornClause], int]:
         with run.stage("trace"):
             trace = run.trace
         with run.stage("synthesis"):
-            clauses, tried = synthesise(trace, run.dataset, run.config, run.progress)
-        write_json(path, {"candidates": tried, "clauses": [str(clause) for clause in clauses]})
+            material = material_of(trace, run.dataset, run.config)
+            clauses = synthesise(material, run.progress)
+        compare_stage(run, material)
+        write_json(path, {"candidates": len(material.table.predicates), "clauses": [str(clause) for clause in clauses]})
     content = read_json(path)
     return [parse_clause(text, sites=run.sites) for text in content["clauses"]], content["candidates"]
+
+
+def compare_stage(run: Run, material: Material) -> None:
+    """Writes what each family adds to short clauses, where more than one was mined and the comparison is wanted."""
+    if run.config.compare_families and len(run.config.families) > 1 and not (run.folder / FAMILIES).exists():
+        with run.stage("families"):
+            gains = comparison(material, run.trace, run.dataset, run.progress)
+            write_json(run.folder / FAMILIES, [asdict(gain) for gain in gains])
 
 
 def claim_stage(run: Run, clauses: Sequence[HornClause], tried: int) -> None:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from specmine.config import Config
 from specmine.data import MINE, Dataset
 from specmine.errors import BadModel
-from specmine.predicates.families import candidates, default_sites
+from specmine.predicates.families import FAMILIES, candidates, default_sites
 from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
-from specmine.predicates.table import PredicateTable, build_table
+from specmine.predicates.table import PredicateTable, build_table, select_predicates
 from specmine.progress import SILENT, Progress
 from specmine.rules.clause import HornClause
 from specmine.rules.peel import peel, readout_of
@@ -46,6 +46,14 @@ class Material:
         wanted = candidates(config.families, self.trace, grid=grid)
         return build_table(wanted, self.trace)
 
+    @property
+    def unary(self) -> PredicateTable:
+        """The rows of the unary family, all rows where it was not mined."""
+        if "unary" not in self.config.families:
+            return self.table
+        forms = FAMILIES["unary"].forms
+        return select_predicates(self.table, [row for row, p in enumerate(self.table.predicates) if p.form in forms])
+
     def positives(self, label: int) -> NDArray[np.bool_]:
         """The mining rows of a class that the network classifies correctly."""
         return (self.labels == label) & (self.trace.predictions == label)
@@ -56,10 +64,14 @@ class Material:
 
 
 def by_threshold(material: Material, label: int) -> list[HornClause]:
-    """One clause for each delta, the largest first: its body is the strongest, so the easiest to prove."""
+    """One clause of unary literals for each delta, the largest first: its body is the strongest, so the easiest to prove.
+
+    With every pair and triple that nearly always holds, bodies would have thousands of literals, most of them idle.
+    """
+    table = material.unary
     head = Predicate("class", (label,))
     deltas = sorted(material.config.deltas, reverse=True)
-    made = [compose(material.table, material.positives(label), head=head, delta=d) for d in deltas]
+    made = [compose(table, material.positives(label), head=head, delta=d) for d in deltas]
     return [clause for clause in made if clause is not None]
 
 
@@ -103,14 +115,19 @@ SYNTHESES: Mapping[str, Callable[[Material, int], list[HornClause]]] = {
 }
 
 
-def synthesise(trace: Trace, dataset: Dataset, config: Config, progress: Progress = SILENT) -> tuple[list[HornClause], int]:
-    """The clauses of all classes, without repeats, and how many candidate predicates they were chosen from.
+def material_of(trace: Trace, dataset: Dataset, config: Config) -> Material:
+    """The mining rows of a traced data set."""
+    rows = np.flatnonzero(dataset.split == MINE)
+    return Material(select_samples(trace, rows), dataset.y[rows], len(dataset.classes), config)
+
+
+def synthesise(material: Material, progress: Progress = SILENT) -> list[HornClause]:
+    """The clauses of all classes, without repeats.
 
     Clauses come in the order of SYNTHESES and, within one, take turns among the classes, so that the time for proofs
     reaches every class.
     """
-    rows = np.flatnonzero(dataset.split == MINE)
-    material = Material(select_samples(trace, rows), dataset.y[rows], len(dataset.classes), config)
+    config = material.config
     progress.start("synthesis", len(config.synthesis) * material.classes)
     found: dict[HornClause, None] = {}
     for name in (name for name in SYNTHESES if name in config.synthesis):
@@ -122,4 +139,4 @@ def synthesise(trace: Trace, dataset: Dataset, config: Config, progress: Progres
         longest = max(map(len, by_class), default=0)
         found |= dict.fromkeys(made[turn] for turn in range(longest) for made in by_class if turn < len(made))
     progress.finish(f"{len(found)} clauses")
-    return list(found), len(material.table.predicates)
+    return list(found)

@@ -43,6 +43,7 @@ def report_html(exhibit: Exhibit) -> str:
         tiles=list(_tiles(spec)),
         rows=[_row(claim) for claim in spec.claims],
         galleries=list(_galleries(exhibit)),
+        gains=exhibit.gains,
         frontier=Markup(frontier_figure(spec.claims)),
         seconds=Markup(seconds_figure(spec.seconds)),
         provenance=json.dumps(spec.provenance, indent=1),
