@@ -21,7 +21,7 @@ def test_a_run_over_two_families_compares_them(tmp_path):
     for gain in gains:
         for part in (gain.holdout, gain.test):
             precision, recall, f1 = part["precision"], part["recall"], part["f1"]
-            assert 0 < min(precision, recall) and max(precision, recall) <= 1 and min(precision, recall) - 0.1 <= f1 <= 1
+            assert min(precision, recall) > 0 and max(precision, recall) <= 1 and min(precision, recall) - 0.1 <= f1 <= 1
         assert all(clause.startswith("class(") for clause in gain.clauses)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "What each family adds" in page and "unary + binary" in page
