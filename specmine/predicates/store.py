@@ -61,6 +61,10 @@ class StoredTable:
     def samples(self) -> int:
         return self.identity.samples
 
+    @property
+    def grain(self) -> int:
+        return ROWS
+
     def words(self, rows: slice | Rows, part: slice = slice(None)) -> Words:
         """Words (chosen rows, chosen words), rows in any order; raises BadData where the folder is damaged."""
         with _reading(self.path):

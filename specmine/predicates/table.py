@@ -41,6 +41,7 @@ __all__ = [
     "load_table",
     "merge",
     "pack",
+    "parts",
     "sample_bits",
     "save_table",
     "select",
@@ -51,7 +52,8 @@ __all__ = [
 ]
 
 _TILE_ROWS = 1024
-_TILE_WORDS = 4096
+_TILE_WORDS = 2048
+_CACHED_ROWS = 32
 
 
 class Table(Protocol):
@@ -62,6 +64,10 @@ class Table(Protocol):
 
     @property
     def samples(self) -> int: ...
+
+    @property
+    def grain(self) -> int:
+        """How many consecutive rows are best read together."""
 
     def words(self, rows: slice | Rows, part: slice = ...) -> Words:
         """Words (chosen rows, chosen words); only these are read."""
@@ -80,6 +86,10 @@ class PredicateTable:
         assert self.bits.dtype == np.uint64 and self.bits.shape == (len(self.predicates), words), self.bits.shape
         self.bits.setflags(write=False)
 
+    @property
+    def grain(self) -> int:
+        return _CACHED_ROWS
+
     def words(self, rows: slice | Rows, part: slice = slice(None)) -> Words:
         return self.bits[rows, part]
 
@@ -95,14 +105,23 @@ def build_table(predicates: Iterable[Predicate], source: Source, *, batch: int =
     return PredicateTable(listed, words, source.samples)
 
 
-def tiles(table: Table, rows: Rows | None = None) -> Iterator[tuple[slice, slice, Words]]:
-    """The table in pieces of bounded size: which rows, or which of the given rows, which words, and their bits."""
+def tiles(table: Table, rows: Rows | None = None, *, grain: int | None = None) -> Iterator[tuple[slice, slice, Words]]:
+    """The table in pieces of bounded size: which rows, or which of the given rows, which words, and their bits.
+
+    The rows of one range of words follow one another, `grain` at a time, by default as many as the table reads best.
+    """
     total = len(table.predicates) if rows is None else len(rows)
-    for start in range(0, total, _TILE_ROWS):
-        chosen = slice(start, min(start + _TILE_ROWS, total))
-        for first in range(0, word_count(table.samples), _TILE_WORDS):
-            part = slice(first, min(first + _TILE_WORDS, word_count(table.samples)))
+    step = table.grain if grain is None else grain
+    for part in parts(table):
+        for start in range(0, total, step):
+            chosen = slice(start, min(start + step, total))
             yield chosen, part, table.words(chosen if rows is None else rows[chosen], part)
+
+
+def parts(table: Table) -> Iterator[slice]:
+    """Ranges of words that together are all words of a table."""
+    words = word_count(table.samples)
+    return (slice(first, min(first + _TILE_WORDS, words)) for first in range(0, words, _TILE_WORDS))
 
 
 def counts(table: Table, mask: Words | None = None) -> NDArray[np.int64]:
