@@ -13,7 +13,16 @@ from torch import Tensor
 
 from verifier.certificate import Close
 from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of, pushed_back
-from verifier.domains.choices import Atoms, Choices, Rows, choose, join, merged, select, unit_rows
+from verifier.domains.choices import (
+    Atoms,
+    Choices,
+    Rows,
+    choose,
+    join,
+    merged,
+    select,
+    unit_rows,
+)
 from verifier.domains.interval import INTERVAL, intersected, interval_bounds
 from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import Optimised, optimise, pinned
@@ -33,8 +42,10 @@ from verifier.region import outer_bounds
 
 MAX_CLIMBED = 1_000_000  # of one, while it is optimised: the clock is looked at between steps
 MAX_ENTRIES = 8_000_000  # of one coefficient tensor: 64 MB
+LEAST_GAIN = 1e-3  # of a neuron's width
 
 Clock = Callable[[], bool]
+Bounder = Callable[[Batch, str, Tensor, int, Clock], Optimised]
 
 
 def never() -> bool:
@@ -101,16 +112,18 @@ def intervals(known: Bounds) -> dict[str, Interval]:
     return {name: (low, known.upper[name]) for name, low in known.lower.items()}
 
 
-def tighten(batch: Batch, *, steps: int = 0, out_of_time: Clock = never) -> Batch:
+def tighten(batch: Batch, *, steps: int = 0, out_of_time: Clock = never, bound: Bounder | None = None) -> Batch:
     """Bound the undecided entries that relaxed nodes read again by backward passes, value by value in network order.
 
-    With steps > 0 the slopes and the multipliers on the premise are optimised for each entry.
+    With steps > 0 the slopes and the multipliers on the premise are optimised for each entry. bound: in place of passes over
+    the network: (batch, value, columns, steps, out_of_time) to bounds of the value at columns, then of its negative.
     """
+    own = bound or _bound_neurons
     for value in values_read(batch.network):
         if out_of_time() or bool(batch.empty.all()):
             break
         if steps or not interval_is_exact(batch.network, value):
-            batch = _tighten_value(batch, value, steps, out_of_time)
+            batch = _tighten_value(batch, value, steps, out_of_time, own)
     return batch
 
 
@@ -131,7 +144,7 @@ def open_entries(batch: Batch, value: str) -> Tensor:
     return undecided(batch.network, batch.bounds, value) & ~batch.empty[:, None]
 
 
-def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> Batch:
+def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock, bound: Bounder) -> Batch:
     open_ = open_entries(batch, value)
     count = int(open_.sum(1).max())
     if not count:
@@ -144,18 +157,28 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock) -> 
     for part in columns.split(chunk, dim=1):
         if parts and out_of_time():
             break
-        parts.append(_bound_neurons(batch, value, part, steps, out_of_time))
+        parts.append(bound(batch, value, part, steps, out_of_time))
     columns = columns[:, : sum(part.bounds.shape[1] // 2 for part in parts)]
     # one step for all chunks: a replay pushes after every step, and the passes here know nothing of such a push
     found = _both_signs(parts)
     from_below, from_above = found.bounds.chunk(2, dim=1)
     low, high = batch.bounds[value]
-    low = low.scatter_reduce(1, columns, from_below, "amax")
-    high = high.scatter_reduce(1, columns, -from_above, "amin")
+    gained = torch.ones_like(columns, dtype=torch.bool)
+    if bound is not _bound_neurons:  # of values bounded again and again
+        gained = _gained(low.gather(1, columns), high.gather(1, columns), from_below, -from_above)
+    open_ = open_ & torch.zeros_like(open_).scatter(1, columns, gained)
+    low = low.scatter_reduce(1, columns, from_below.masked_fill(~gained, -torch.inf), "amax")
+    high = high.scatter_reduce(1, columns, (-from_above).masked_fill(~gained, torch.inf), "amin")
     bounds, empty = push(batch.network, {**batch.bounds, value: (low, high)}, changed=value)
     own = dict(steps_of(batch, value, columns, open_, found))
     proofs = tuple((*earlier, own[b]) if b in own else earlier for b, earlier in enumerate(batch.steps))
     return replace(batch, bounds=bounds, empty=batch.empty | empty, steps=proofs)
+
+
+def _gained(low: Tensor, high: Tensor, new_low: Tensor, new_high: Tensor) -> Tensor:
+    """Where new bounds say enough more than the old ones to be worth their place in a certificate."""
+    width = (high - low).nan_to_num(posinf=1.0)
+    return (new_low > low + LEAST_GAIN * width) | (new_high < high - LEAST_GAIN * width)
 
 
 def _both_signs(parts: Sequence[Optimised]) -> Optimised:

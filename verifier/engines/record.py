@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.certificate import Close, Relaxation, Step
@@ -31,6 +32,12 @@ def steps_of(batch: Batch, value: str, columns: Tensor, open_: Tensor, found: Op
         indices = columns[b][keep].numpy().astype(np.int64)
         signs = np.repeat(np.array([1, -1], dtype=np.int64), len(indices))
         yield b, Step(value, np.concatenate([indices, indices]), signs, relaxation)
+
+
+def recorded(step: Step) -> int:
+    """How many numbers a step keeps."""
+    given = step.relaxation
+    return sum(array.size for side in (given.slopes, given.lower, given.upper) for array in side.values())
 
 
 def close_of(batch: Batch, goals: Goals, row: int) -> Close:
@@ -65,12 +72,19 @@ def _relaxation(batch: Batch, choices: Choices, entry: int, position: int, rows:
             low, high = (side[position : position + 1] for side in batch.bounds[node.inputs[0]])
             slopes[node.output] = pool_choice(node, batch.network, low, high).index.numpy()
     lower, upper = (
-        {name: t[entry, rows].detach().numpy().copy() for name, t in side.items() if bool(t[entry, rows].any())}
+        {name: _small(t[entry, rows].detach()) for name, t in side.items() if bool(t[entry, rows].any())}
         for side in (choices.lower, choices.upper)
     )
     return Relaxation(slopes, lower, upper, multipliers, upper_slopes)
 
 
-def _of_rows(tensor: Tensor, rows: Tensor) -> np.ndarray:
-    """Slopes (spec or 1, size) of some rows, as float64; those that all rows share stay one row."""
-    return (tensor if len(tensor) == 1 else tensor[rows]).detach().to(torch.float64).numpy().copy()
+def _of_rows(tensor: Tensor, rows: Tensor) -> NDArray:
+    """Slopes (spec or 1, size) of some rows; those that all rows share stay one row."""
+    return _small((tensor if len(tensor) == 1 else tensor[rows]).detach().to(torch.float64))
+
+
+def _small(tensor: Tensor) -> NDArray:
+    """A copy in half precision where that loses nothing, else as it is."""
+    half = tensor.half()
+    kept: NDArray = (half if torch.equal(half.to(tensor), tensor) else tensor).numpy().copy()
+    return kept

@@ -29,13 +29,16 @@ LAST_RESORT = 1e-12
 class Block:
     """One watched value: its kept entries are matrix @ (input, earlier activations) + shift.
 
-    watched: their places among all kept entries; active: the places of the activations that read them, None where nothing does.
+    watched: their places among all kept entries; active: the places of the activations that read them, None where nothing does;
+    value, entries: its name, and which of its entries are kept.
     """
 
     watched: slice
     active: slice | None
     matrix: Tensor
     shift: Tensor
+    value: str
+    entries: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class Reduced:
     """watched, sloped: which entries of the flat axes of watched values and of slopes are kept; forms are over (input, kept).
 
     goal: (trees, width), goal_shift: (trees,); atoms: (trees, count, width) and atom_shift (trees, count), None without
-    relations; box: (trees, inputs) center and radius; inputs: their number.
+    relations; box: center and radius, (trees, inputs), or (1, inputs) where all trees have the same; inputs: their number;
+    read: (sloped,), which of the watched entries kept each activation reads.
     """
 
     watched: Tensor
@@ -55,6 +59,7 @@ class Reduced:
     atom_shift: Tensor | None
     box: Interval
     inputs: int
+    read: Tensor
 
 
 @dataclass(eq=False)
@@ -62,7 +67,7 @@ class Point:
     """Subproblems with the choices of a pass, on the entries kept.
 
     low, high, multipliers: (count, watched); slopes: (count, sloped); multipliers > 0 on the lower bound, < 0 on the upper one;
-    relations: (count, atoms).
+    relations: (count, atoms). Bounds may have one row for all.
     """
 
     tree: Tensor
@@ -71,6 +76,10 @@ class Point:
     slopes: Tensor
     multipliers: Tensor
     relations: Tensor
+
+
+Start = tuple[Tensor, Tensor]
+"""Linear forms to be bounded, (count, width), and their constants, (count,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +144,7 @@ class _Reduction:
             self.slopes[active] = on.double()[None, None]
 
     def reduced(self, rows: Rows, atoms: Atoms | None) -> Reduced:
-        blocks, watched, sloped = [], [], []
+        blocks, watched, sloped, read = [], [], [], []
         first = position = start = 0
         names = [node.output for node in relaxed_nodes(self.network)]
         offsets = dict(zip(names, accumulate([0, *(self.network.size(name) for name in names)]), strict=False))
@@ -146,16 +155,20 @@ class _Reduction:
             columns = self.network.size(self.network.input) + first
             if len(entries):
                 spot = None if active is None else slice(first, first + len(entries))
-                blocks.append(Block(slice(start, end), spot, matrix[:, :columns].float().contiguous(), shift.float()))
+                form = matrix[:, :columns].float().contiguous(), shift.float()
+                blocks.append(Block(slice(start, end), spot, *form, value, entries))
                 watched.append(entries + position)
             if active is not None:
                 sloped.append(entries + offsets[active])
+                read.append(torch.arange(start, end))
                 first += len(entries)
             position += self.network.size(value)
             start = end
         goal, goal_shift = self._forms(rows)
         both = None if atoms is None else self._forms(Rows(atoms.coefficients, atoms.bias))
         low, high = self.bounds[self.network.input]
+        if bool((low == low[0]).all() and (high == high[0]).all()):
+            low, high = low[:1], high[:1]
         nothing = torch.zeros(0, dtype=torch.long)
         return Reduced(
             torch.cat([nothing, *watched]),
@@ -167,6 +180,7 @@ class _Reduction:
             None if both is None else both[1].float(),
             ((0.5 * low + 0.5 * high).float(), (0.5 * high - 0.5 * low).float()),
             self.network.size(self.network.input),
+            torch.cat([nothing, *read]),
         )
 
     def _units(self, value: str, entries: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,34 +213,63 @@ class _Reduction:
         return torch.cat(parts, -1), constants
 
 
-def passed(reduced: Reduced, point: Point) -> Passed:
-    """One backward pass."""
-    form = reduced.goal[point.tree]
-    total = reduced.goal_shift[point.tree]
-    if reduced.atoms is not None and reduced.atom_shift is not None:
-        form = form + torch.bmm(point.relations[:, None], reduced.atoms[point.tree])[:, 0]
-        total = total + (point.relations * reduced.atom_shift[point.tree]).sum(1)
-    low, high, m, inputs = point.low, point.high, point.multipliers, reduced.inputs
+def goals_of(reduced: Reduced, tree: Tensor) -> Start:
+    """The forms of the goals of some trees; not to be written to."""
+    if len(reduced.goal) == 1:
+        return reduced.goal.expand(len(tree), -1), reduced.goal_shift.expand(len(tree))
+    return reduced.goal[tree], reduced.goal_shift[tree]
+
+
+def _related(reduced: Reduced, point: Point) -> Start | None:
+    """What the relations contribute with their multipliers; None where there are none."""
+    if reduced.atoms is None or reduced.atom_shift is None:
+        return None
+    if len(reduced.atoms) == 1:
+        return point.relations @ reduced.atoms[0], point.relations @ reduced.atom_shift[0]
+    weighed = torch.bmm(point.relations[:, None], reduced.atoms[point.tree])[:, 0]
+    return weighed, (point.relations * reduced.atom_shift[point.tree]).sum(1)
+
+
+def passed(reduced: Reduced, point: Point, start: Start, above: Interval | None = None) -> Passed:
+    """One backward pass from forms (count, width) and constants (count,); above: the chords of the point, if known."""
+    m, inputs = point.multipliers, reduced.inputs
+    related = _related(reduced, point)
+    form, total = (start[0].clone(), start[1]) if related is None else (related[0].add_(start[0]), related[1] + start[1])
     # sound: multipliers >= 0 on low - v <= 0 and v - high <= 0
-    total = total + torch.where(m > 0, m * low, m * high).sum(1)
-    above = _chords(low, high)
+    total = total + (m.clamp(min=0) * point.low + m.clamp(max=0) * point.high).sum(1)
+    slope, shift = chords(point.low, point.high) if above is None else above
     for block in reversed(reduced.blocks):
         weight = -m[:, block.watched]
         if block.active is not None:
             arrived = form[:, inputs:][:, block.active]
+            positive, negative = arrived.clamp(min=0), arrived.clamp(max=0)
             # sound: slope * z lies below a Relu for slopes in [0, 1], the chord above it
-            lines = torch.where(arrived >= 0, point.slopes[:, block.active], above[0][:, block.watched])
-            weight = torch.addcmul(weight, arrived, lines)
-            total = total + (arrived.clamp(max=0) * above[1][:, block.watched]).sum(1)
+            weight.addcmul_(positive, point.slopes[:, block.active]).addcmul_(negative, slope[:, block.watched])
+            total = total + (negative * shift[:, block.watched]).sum(1)
         total = total + weight @ block.shift
         form[:, : block.matrix.shape[1]].addmm_(weight, block.matrix)
-    center, radius = (side[point.tree] for side in reduced.box)
     at_input = form[:, :inputs]
-    total = total + (at_input * center).sum(1) - (at_input.abs() * radius).sum(1)
-    return Passed(total, form[:, inputs:], at_input, above)
+    center, radius = _box(reduced, point.tree)
+    if len(center) == 1:
+        total = total + at_input @ center[0] - at_input.abs() @ radius[0]
+    else:
+        total = total + (at_input * center).sum(1) - (at_input.abs() * radius).sum(1)
+    return Passed(total, form[:, inputs:], at_input, (slope, shift))
 
 
-def _chords(low: Tensor, high: Tensor) -> Interval:
+def _box(reduced: Reduced, tree: Tensor) -> Interval:
+    """Center and radius of the box of each subproblem; (1, inputs) where all trees have the same."""
+    center, radius = reduced.box
+    return (center, radius) if len(center) == 1 else (center[tree], radius[tree])
+
+
+def lowest_inputs(reduced: Reduced, tree: Tensor, found: Passed) -> Tensor:
+    """The inputs (count, inputs) at which the bounds of a pass are attained."""
+    center, radius = _box(reduced, tree)
+    return torch.addcmul(center, found.at_input.sign(), radius, value=-1)
+
+
+def chords(low: Tensor, high: Tensor) -> Interval:
     """Slope and intercept of the lines above Relus."""
     open_ = (low < 0) & (high > 0)
     slope = torch.where(open_, high / (high - low).masked_fill(~open_, 1.0), (low >= 0).to(low.dtype))
@@ -235,28 +278,38 @@ def _chords(low: Tensor, high: Tensor) -> Interval:
 
 def gradients(reduced: Reduced, point: Point, found: Passed) -> tuple[Tensor, Tensor, Tensor]:
     """Of the bounds, in slopes, multipliers and relations: what the constraints say at the minimising input."""
-    center, radius = (side[point.tree] for side in reduced.box)
-    count, inputs = len(center), reduced.inputs
+    count, inputs = found.at_input.shape
     values = torch.empty(count, inputs + found.arrived.shape[1])
-    values[:, :inputs] = center - found.at_input.sign() * radius
-    reached = torch.empty_like(point.low)
+    values[:, :inputs] = lowest_inputs(reduced, point.tree, found)
+    reached = torch.empty(count, point.multipliers.shape[1])
+    of_slopes = found.arrived.clamp(min=0)
     for block in reduced.blocks:
         z = torch.addmm(block.shift, values[:, : block.matrix.shape[1]], block.matrix.T)
         reached[:, block.watched] = z
         if block.active is not None:
             arrived = found.arrived[:, block.active]
             slope, shift = (side[:, block.watched] for side in found.above)
-            values[:, inputs:][:, block.active] = torch.where(
-                arrived >= 0, point.slopes[:, block.active] * z, slope * z + shift
-            )
-    read = [reached[:, block.watched] for block in reduced.blocks if block.active is not None]
-    of_slopes = found.arrived.clamp(min=0) * torch.cat([reached[:, :0], *read], 1)
+            line = torch.where(arrived >= 0, point.slopes[:, block.active] * z, torch.addcmul(shift, slope, z))
+            values[:, inputs:][:, block.active] = line
+            of_slopes[:, block.active] *= z
     m, under, over = point.multipliers, point.low - reached, point.high - reached
     of_multipliers = torch.where(m > 0, under, torch.where(m < 0, over, under.clamp(min=0) + over.clamp(max=0)))
-    of_relations = torch.zeros_like(point.relations)
-    if reduced.atoms is not None and reduced.atom_shift is not None:
-        of_relations = torch.bmm(reduced.atoms[point.tree], values[..., None])[..., 0] + reduced.atom_shift[point.tree]
-    return of_slopes, of_multipliers, of_relations
+    return of_slopes, of_multipliers, _relations_at(reduced, point, values)
+
+
+def _relations_at(reduced: Reduced, point: Point, values: Tensor) -> Tensor:
+    """The left sides of the relations (count, atoms) at values (count, width) of the inputs and the activations kept."""
+    if reduced.atoms is None or reduced.atom_shift is None:
+        return torch.zeros_like(point.relations)
+    if len(reduced.atoms) == 1:
+        return torch.addmm(reduced.atom_shift[0], values, reduced.atoms[0].T)
+    return torch.bmm(reduced.atoms[point.tree], values[..., None])[..., 0] + reduced.atom_shift[point.tree]
+
+
+def limits(reduced: Reduced, low: Tensor, high: Tensor) -> Interval:
+    """The least and the greatest slope, (count, sloped), under bounds (count, watched) of the entries kept."""
+    low, high = low[:, reduced.read], high[:, reduced.read]
+    return (low >= 0).to(low.dtype), 1.0 - ((high <= 0) & (low < 0)).to(low.dtype)
 
 
 def loosened(reduced: Reduced, point: Point, found: Passed) -> Tensor:

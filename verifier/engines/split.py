@@ -16,23 +16,17 @@ from torch import Tensor
 
 from verifier.certificate import Close, ProofNode, Split, Step
 from verifier.certificate import Group as ProofGroup
-from verifier.engines.bound import Clock, bound_goals, tighten
+from verifier.domains.optimise import Optimised
+from verifier.engines.bound import Bounder, Clock, bound_goals, push, tighten
+from verifier.engines.climbing import climb, evaluate, with_branches
+from verifier.engines.closing import closes_of, stored
 from verifier.engines.leaf import linear_program
 from verifier.engines.problem import Batch, GoalRow, Goals, Group, Searched, TryPoints, gather, relation_atoms
 from verifier.engines.record import close_of as close_of_row
-from verifier.engines.subproblems import (
-    Subproblems,
-    children,
-    climb,
-    closes_of,
-    evaluate,
-    joined,
-    pushed,
-    roots_of,
-    start,
-    stored,
-    with_branches,
-)
+from verifier.engines.record import recorded
+from verifier.engines.reduced import Reduced
+from verifier.engines.reduced_bounds import bound_entries
+from verifier.engines.subproblems import Subproblems, children, joined, narrowed, pushed, roots_of, start, whole
 from verifier.formula import Atom
 
 ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
@@ -42,6 +36,12 @@ STEPS = 12
 ROOT_STEPS = 60
 NEURON_STEPS = (3, 8, *(20,) * 10)  # of each round in which roots are bounded again
 QUICK_SPLITS = 32  # of a tree before its root is bounded better
+STALE = 6  # splits of a subproblem until its neurons are worth bounding again
+REBOUND_STEPS = 3
+REBOUND_AT_ONCE = 8
+SHARE = 0.3  # of the time for splits, to bound neurons again
+MOST_RECORDED = 200_000_000  # numbers in the steps of proof nodes below the roots
+PATIENCE = 0.3  # of the time that a round will take, before it is begun
 GAIN = 0.02  # of an open tree's root bound, for which another round pays
 MAX_SPLITS = 1_000_000
 NOTHING = -1
@@ -53,6 +53,8 @@ class _Node:
 
     closed: Close | None = None
     split: tuple[str, int, float] | None = None
+    steps: tuple[Step, ...] = ()
+    unbounded: int = 0  # splits since its neurons were last bounded
     low: int = NOTHING
     high: int = NOTHING
 
@@ -76,15 +78,16 @@ def branch_and_bound(
     search = _Search(by_tree, [g for g, _ in jobs], target, out_of_time, try_points)
     price_s = 0.0
     for k, steps in enumerate(NEURON_STEPS):
-        # a round throws the trees away: only where they had as much time as it will take, so that little is ever lost by one
+        # a round throws the trees away: only where they had a good part of the time that it will take
         search.run(QUICK_SPLITS, at_least_s=price_s)
         if out_of_time() or not search.open_trees():
             break
         began = time.monotonic()
         gained = search.deepen(steps)
-        price_s = (time.monotonic() - began) * NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)] / steps
+        price_s = PATIENCE * (time.monotonic() - began) * NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)] / steps
         if not gained:
             break
+    search.rebounds = True
     search.run(MAX_SPLITS)
     return search.searched(batch, jobs, closed)
 
@@ -124,6 +127,9 @@ class _Search:
         self.lost: dict[int, float] = {}
         self.refuted: set[int] = set()
         self.stack: list[Subproblems] = []
+        self.rebounds = False
+        self.bounding_s = self.splitting_s = 0.0
+        self.entries = 0
         self.nodes = [_Node() for _ in owners]
         widest = max(batch.network.size(v) for v in batch.network.shapes)
         self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // widest))
@@ -141,9 +147,9 @@ class _Search:
         # the other atoms of a disjunct are relations of its premise, so they are not lost
         groups = tuple(replace(g, goals=(rows[chosen[k]].goal,)) for k, g in enumerate(batch.groups))
         self.batch = replace(batch, groups=groups)
-        self.exact = roots_of(self.batch)
-        self.roots = self.exact.to(torch.float32)
-        first = start(self.batch, self.roots, goals, chosen)
+        roots = roots_of(self.batch)
+        self.exact, self.roots = replace(roots, reduced=None), roots.to(torch.float32)
+        first = start(roots, goals, chosen)
         first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
         self.root_bounds = first.bound
         for tree in trees:
@@ -162,7 +168,8 @@ class _Search:
         """
         trees = self.open_trees()
         entries = torch.tensor(trees)
-        tight = tighten(_entries(self.batch, trees), steps=steps, out_of_time=self.out_of_time)
+        bound = None if self.batch.multiplied else self._bounder(torch.tensor(trees))
+        tight = tighten(_entries(self.batch, trees), steps=steps, out_of_time=self.out_of_time, bound=bound)
         bounds = {
             v: (low.index_copy(0, entries, tight.bounds[v][0]), high.index_copy(0, entries, tight.bounds[v][1]))
             for v, (low, high) in self.batch.bounds.items()
@@ -176,13 +183,65 @@ class _Search:
         self._plant(replace(self.batch, bounds=bounds, empty=empty, steps=tuple(proofs)), trees)
         return bool((self.root_bounds[entries] - before > GAIN * before.abs()).any())
 
+    def _bounder(self, trees: Tensor, cut: Tensor | None = None) -> Bounder | None:
+        """How the neurons of some subproblems of these trees are bounded, where the network is reduced."""
+        reduced = self.roots.reduced
+        if reduced is None:
+            return None
+
+        def bound(batch: Batch, value: str, columns: Tensor, steps: int, out_of_time: Clock) -> Optimised:
+            return bound_entries(reduced, batch, value, columns, steps=steps, out_of_time=out_of_time, trees=trees, cut=cut)
+
+        return bound
+
     def run(self, most_splits: int, *, at_least_s: float = 0.0) -> None:
         """Search until nothing is open, time is up, or every open tree has taken that many splits and that time has gone by."""
         until = time.monotonic() + at_least_s
         while self.stack and not self.out_of_time():
             if time.monotonic() >= until and all(self.splits[t] >= most_splits for t in self.open_trees()):
                 break
-            self._expand(self._pop())
+            began = time.monotonic()
+            subs = self._rebounded(self._pop())
+            bounded = time.monotonic()
+            self._expand(subs)
+            self.bounding_s += bounded - began
+            self.splitting_s += time.monotonic() - bounded
+
+    def _rebounded(self, subs: Subproblems) -> Subproblems:
+        """With the neurons of a few bounded again, where many splits were made since and there is time to spare for it."""
+        reduced = self.roots.reduced
+        if reduced is None or not self.rebounds or self.bounding_s >= SHARE * self.splitting_s or self.entries > MOST_RECORDED:
+            return subs
+        due = torch.tensor([self.nodes[n].unbounded >= STALE for n in subs.node.tolist()]) & (subs.branches >= 0).any(1)
+        chosen = due.nonzero()[:, 0]
+        chosen = chosen[subs.bound[chosen].argsort()][:REBOUND_AT_ONCE]
+        if not len(chosen):
+            return subs
+        rest = torch.ones(len(subs), dtype=torch.bool)
+        rest[chosen] = False
+        candidates = subs.branches.shape[1]
+        fresh = climb(
+            self.roots,
+            self._with_neurons(reduced, subs.take(chosen)),
+            steps=STEPS,
+            target=self.target,
+            out_of_time=self.out_of_time,
+        )
+        fresh = self._closed(fresh)
+        if len(fresh):
+            fresh, _ = with_branches(self.roots, fresh, candidates)
+        return joined([subs.take(rest), fresh])
+
+    def _with_neurons(self, reduced: Reduced, subs: Subproblems) -> Subproblems:
+        """Subproblems with their neurons bounded again under what was split; the steps that prove it stay at their nodes."""
+        batch, trees = self._batch_of(subs), subs.tree
+        tight = tighten(batch, steps=REBOUND_STEPS, out_of_time=self.out_of_time, bound=self._bounder(trees, subs.cut))
+        for number, old, new in zip(subs.node.tolist(), batch.steps, tight.steps, strict=True):
+            node = self.nodes[number]
+            node.steps, node.unbounded = (*node.steps, *new[len(old) :]), 0
+            self.entries += sum(recorded(step) for step in new[len(old) :])
+        low, high = (torch.cat([tight.bounds[v][side] for v in self.exact.watched.names], 1) for side in (0, 1))
+        return narrowed(self.roots, subs, low[:, reduced.watched], high[:, reduced.watched], tight.empty)
 
     def _give_up(self) -> None:
         for subs in self.stack:
@@ -233,10 +292,11 @@ class _Search:
         numbers = torch.arange(len(self.nodes), len(self.nodes) + 2 * len(subs))
         for k, (tree, node) in enumerate(zip(subs.tree.tolist(), subs.node.tolist(), strict=True)):
             parent = self.nodes[node]
-            parent.split = (*self.roots.watched.place(places[k]), ats[k])
+            parent.split = (*self.roots.place(places[k]), ats[k])
             parent.low, parent.high = len(self.nodes) + k, len(self.nodes) + len(subs) + k
             self.splits[tree] += 1
-        self.nodes += [_Node() for _ in range(len(pair))]
+        ages = [self.nodes[n].unbounded + 1 for n in subs.node.tolist()]
+        self.nodes += [_Node(unbounded=age) for age in (*ages, *ages)]
         return replace(pair, node=numbers)
 
     def _settle(self, subs: Subproblems) -> None:
@@ -253,8 +313,8 @@ class _Search:
         passed = subs.bound > torch.where(self.exact.strict[subs.tree], -self.target, self.target)
         if not bool(passed.any()):
             return subs
-        candidates = stored(self.roots, subs.take(passed))
-        result = evaluate(self.exact, candidates.to(torch.float64))
+        candidates = stored(self.exact, self._whole(subs.take(passed)))
+        result = evaluate(self.exact, candidates)
         # a strict atom is refuted by zero itself
         confirmed = (result > self.target) | (self.exact.strict[candidates.tree] & (result >= 0)) | candidates.bound.isinf()
         refuted = candidates.take(confirmed & ~candidates.bound.isinf())
@@ -265,6 +325,9 @@ class _Search:
         left = ~passed
         left[passed] = ~confirmed
         return replace(subs, bound=bound).take(left)
+
+    def _whole(self, subs: Subproblems) -> Subproblems:
+        return whole(self.exact, self.roots.reduced, subs)
 
     def _keep(self, subs: Subproblems) -> None:
         subs, points = with_branches(self.roots, subs, CANDIDATES)
@@ -284,7 +347,8 @@ class _Search:
         owner = self.owners[tree]
         if owner in self.refuted or tree in self.lost:
             return
-        solved = linear_program(self._alone(sub), 0, self.batch.groups[tree].goals[0])
+        alone = replace(self._batch_of(sub), multiplied=self.exact.watched.names)
+        solved = linear_program(alone, 0, self.batch.groups[tree].goals[0])
         if solved is not None and float(solved.bound) > self.target:
             goals = Goals((GoalRow(tree, solved.goal),), solved.bound, solved.choices)
             self.nodes[int(sub.node)].closed = close_of_row(self.batch, goals, 0)
@@ -293,15 +357,17 @@ class _Search:
         else:
             self.lost[tree] = float(sub.bound)
 
-    def _alone(self, sub: Subproblems) -> Batch:
-        """One subproblem as a batch."""
-        tree = sub.tree
-        lows, highs = (self.exact.watched.parts(side.double()) for side in (sub.low, sub.high))
+    def _batch_of(self, subs: Subproblems) -> Batch:
+        """Subproblems as a batch, with the steps of their roots."""
+        trees, subs = subs.tree, self._whole(subs)
+        lows, highs = (self.exact.watched.parts(side) for side in (subs.low, subs.high))
         low, high = self.exact.box
-        bounds = {self.batch.network.input: (low[tree], high[tree]), **{v: (lows[v], highs[v]) for v in lows}}
-        atoms = None if self.batch.atoms is None else self.batch.atoms.select(tree)
-        names = self.exact.watched.names
-        return replace(self.batch, groups=(self.batch.groups[int(tree)],), bounds=bounds, atoms=atoms, multiplied=names)
+        bounds = {self.batch.network.input: (low[trees], high[trees]), **{v: (lows[v], highs[v]) for v in lows}}
+        every, empty = push(self.batch.network, bounds)
+        atoms = None if self.batch.atoms is None else self.batch.atoms.select(trees)
+        groups = tuple(self.batch.groups[t] for t in trees.tolist())
+        steps = tuple(self.batch.steps[t] for t in trees.tolist())
+        return Batch(self.batch.network, groups, every, empty | subs.bound.isinf(), atoms, (), steps)
 
     def searched(self, batch: Batch, jobs: Sequence[tuple[int, int]], closed: Mapping[int, Sequence[Close]]) -> Searched:
         """What was found, by group."""
@@ -342,7 +408,7 @@ class _Search:
             node = self.nodes[number]
             steps = self.batch.steps[root] if number == root else ()
             split = None if node.split is None else Split(*node.split, built[node.low], built[node.high])
-            built[number] = ProofNode(steps, () if node.closed is None else (node.closed,), split)
+            built[number] = ProofNode((*steps, *node.steps), () if node.closed is None else (node.closed,), split)
         return built[root]
 
 

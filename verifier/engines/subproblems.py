@@ -1,39 +1,32 @@
-"""Many subproblems of a search by cases as one set of tensors, and how their bounds are computed and climbed.
+"""Many subproblems of a search by cases as one set of tensors.
 
 A subproblem is one goal under the bounds of its root, cut by splits. All watched values of a network stand side by side on one
 axis, and so do all slopes, so that choosing, joining and stepping are single operations whatever the depth of the network.
+Where a network could be reduced the axes hold only the entries that its root leaves undecided; `whole` brings the others back.
 The search runs in float32; what it closes is confirmed in float64 with the slopes as they will be stored.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificate import Close, Relaxation
 from verifier.domains.choices import Atoms, Choices, Rows, select
-from verifier.domains.linear import Fixed, lower_bounds
+from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import (
     Interval,
     has_slopes,
     has_upper_slopes,
-    pool_choice,
     relaxed_nodes,
     slope_limits,
     values_read,
 )
-from verifier.engines.bound import Clock, push
-from verifier.engines.branching import split_points, split_scores
-from verifier.engines.problem import Batch, Goals, Group, goal_rows
-from verifier.engines.reduced import Point, Reduced, gradients, loosened, passed, reduce
-from verifier.network import Network, Node
-from verifier.ops import STEP_OPS, LeakyRelu, MaxPool
-
-SLOPE_RATE = 0.1
-MULTIPLIER_RATE = 1.5  # in units of the coefficients that reach a value
-DECAY = 0.97
+from verifier.engines.bound import push
+from verifier.engines.problem import Batch, Goals, goal_rows
+from verifier.engines.reduced import Reduced, limits, reduce
+from verifier.network import Network
+from verifier.ops import STEP_OPS
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,7 @@ class Roots:
     units: Tensor
     free: Tensor
     strict: Tensor
+    known: Interval
     reduced: Reduced | None
 
     def to(self, dtype: torch.dtype) -> "Roots":
@@ -95,13 +89,19 @@ class Roots:
             if atoms is None
             else Atoms({v: c.to(dtype) for v, c in atoms.coefficients.items()}, atoms.bias.to(dtype)),
             units=self.units.to(dtype),
+            known=(_below(self.known[0], dtype), _above(self.known[1], dtype)),
         )
+
+    def place(self, position: int) -> tuple[str, int]:
+        """The value and the index in it of a position on the axis of its subproblems."""
+        return self.watched.place(position if self.reduced is None else int(self.reduced.watched[position]))
 
 
 @dataclass(frozen=True, eq=False)
 class Subproblems:
     """Open subproblems, (count, ...): the tree and the node in it, bounds of the watched values, and the choices of a pass.
 
+    Their axes are those of the roots' layouts, or of the entries kept where the roots are reduced.
     multipliers: on the watched values' bounds, > 0 on the lower and < 0 on the upper one; relations: on the root's relations;
     cut: where a split or the premise cuts, so that a multiplier can help; bound: the best lower bound of the goal;
     branches: (count, candidates) positions on the watched axis where a split promises most, best first, -1 for none; at: the
@@ -163,14 +163,38 @@ def pushed(roots: Roots, subs: Subproblems) -> Subproblems:
     """With what interval propagation says of them, as the replay of a certificate does; bound inf where it finds nothing left.
 
     A replay must not know more than this: where it sees that an activation is linear it takes no line, and a bound over the
-    box may then be worse although every line is better.
+    box may then be worse although every line is better. Where roots are reduced this waits until a subproblem is made `whole`.
     """
-    wide = {v: (low.double(), high.double()) for v, (low, high) in _bounds(roots, subs).items()}
+    if roots.reduced is not None:
+        return subs
+    wide = {v: (low.double(), high.double()) for v, (low, high) in bounds_of(roots, subs).items()}
     known, empty = push(roots.network, wide)
     low, high = (torch.cat([known[v][side] for v in roots.watched.names], 1) for side in (0, 1))
     bound = torch.where(empty, torch.inf, subs.bound)
     subs = replace(subs, low=_below(low, subs.low.dtype), high=_above(high, subs.high.dtype), bound=bound)
     return exact_where_linear(roots, subs)
+
+
+def narrowed(roots: Roots, subs: Subproblems, low: Tensor, high: Tensor, empty: Tensor) -> Subproblems:
+    """With other bounds (count, entries) in float64, rounded outward; bound inf where these leave nothing."""
+    low, high = (torch.maximum(subs.low, _below(low, subs.low.dtype)), torch.minimum(subs.high, _above(high, subs.high.dtype)))
+    return exact_where_linear(roots, replace(subs, low=low, high=high, bound=torch.where(empty, torch.inf, subs.bound)))
+
+
+def whole(exact: Roots, reduced: Reduced | None, subs: Subproblems) -> Subproblems:
+    """Subproblems in float64 with every watched value and every slope again, pushed; exact: the roots, not reduced."""
+    wide = subs.to(torch.float64)
+    if reduced is None:
+        return wide
+    low, high = (side[subs.tree] for side in exact.known)
+    multipliers, cut = torch.zeros_like(low), torch.zeros_like(low, dtype=torch.bool)
+    low[:, reduced.watched] = torch.maximum(low[:, reduced.watched], wide.low)
+    high[:, reduced.watched] = torch.minimum(high[:, reduced.watched], wide.high)
+    multipliers[:, reduced.watched], cut[:, reduced.watched] = wide.multipliers, subs.cut
+    slopes = torch.zeros(len(subs), exact.sloped.width + exact.upper_sloped.width, dtype=low.dtype)
+    slopes[:, reduced.sloped] = wide.slopes
+    wide = replace(wide, low=low, high=high, multipliers=multipliers, cut=cut, slopes=slopes)
+    return pushed(exact, wide)
 
 
 def roots_of(batch: Batch) -> Roots:
@@ -183,6 +207,7 @@ def roots_of(batch: Batch) -> Roots:
     goals = [group.goals[0].atom for group in batch.groups]
     rows = goal_rows(network, goals)
     parts = dict(zip(watched.names, free.split(watched.sizes), strict=True))
+    known = [torch.cat([batch.bounds[v][side] for v in watched.names], 1) for side in (0, 1)]
     return Roots(
         network,
         watched,
@@ -194,6 +219,7 @@ def roots_of(batch: Batch) -> Roots:
         _units(batch, rows, watched),
         free,
         torch.tensor([atom.strict for atom in goals]),
+        (known[0], known[1]),
         reduce(network, batch.bounds, parts, rows, batch.atoms),
     )
 
@@ -214,20 +240,19 @@ def _units(batch: Batch, rows: Rows, watched: Layout) -> Tensor:
     )
 
 
-def start(batch: Batch, roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
+def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
     """The whole problem of every root as one subproblem each, with the choices of its goal row; float32, rounded outward."""
-    count, single, rows = len(batch.groups), torch.float32, torch.tensor(chosen)
-    low, high = (torch.cat([batch.bounds[v][side] for v in roots.watched.names], 1) for side in (0, 1))
+    count, single, rows = len(roots.units), torch.float32, torch.tensor(chosen)
     choices = select(goals.choices, rows)
     zero = {v: torch.zeros(count, n) for v, n in zip(roots.watched.names, roots.watched.sizes, strict=True)}
     lower, upper = ({v: m[:, 0] for v, m in side.items()} for side in (choices.lower, choices.upper))
     multipliers = torch.cat([lower.get(v, zero[v]) - upper.get(v, zero[v]) for v in roots.watched.names], 1)
     relations = torch.zeros(count, 1, 0) if choices.atoms is None else choices.atoms
-    whole = Subproblems(
+    first = Subproblems(
         torch.arange(count),
         torch.arange(count),
-        _below(low, single),
-        _above(high, single),
+        _below(roots.known[0], single),
+        _above(roots.known[1], single),
         _flat(roots, choices).to(single),
         multipliers.to(single),
         relations[:, 0].to(single),
@@ -236,7 +261,10 @@ def start(batch: Batch, roots: Roots, goals: Goals, chosen: Sequence[int]) -> Su
         torch.full((count, 1), -1),
         torch.zeros(count, 1, dtype=single),
     )
-    return exact_where_linear(roots, whole)
+    if roots.reduced is not None:
+        kept = {n: getattr(first, n)[:, roots.reduced.watched] for n in ("low", "high", "multipliers", "cut")}
+        first = replace(first, slopes=first.slopes[:, roots.reduced.sloped], **kept)
+    return exact_where_linear(roots, first)
 
 
 def _flat(roots: Roots, choices: Choices) -> Tensor:
@@ -254,247 +282,28 @@ def _above(x: Tensor, dtype: torch.dtype) -> Tensor:
     return -_below(-x, dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """The arguments of a pass that do not change while the choices climb."""
-
-    network: Network
-    bounds: Mapping[str, Interval]
-    rows: Rows
-    atoms: Atoms | None
-    fixed: dict[str, Fixed]
-
-
-def _bounds(roots: Roots, subs: Subproblems) -> dict[str, Interval]:
+def bounds_of(roots: Roots, subs: Subproblems) -> dict[str, Interval]:
+    """The bounds of the watched values and the box, by name; not for subproblems of reduced roots."""
     lows, highs = roots.watched.parts(subs.low), roots.watched.parts(subs.high)
     bounds: dict[str, Interval] = {roots.network.input: (roots.box[0][subs.tree], roots.box[1][subs.tree])}
     bounds.update({v: (lows[v], highs[v]) for v in roots.watched.names})
     return bounds
 
 
-def _problem(roots: Roots, subs: Subproblems) -> _Problem:
-    bounds = _bounds(roots, subs)
-    rows = Rows({v: c[subs.tree] for v, c in roots.rows.coefficients.items()}, roots.rows.constant[subs.tree])
-    atoms = None if roots.atoms is None else roots.atoms.select(subs.tree)
-    return _Problem(roots.network, bounds, rows, atoms, {})
-
-
-def _choices(roots: Roots, choices: "_Parameters", sides: Interval, used: Sequence[str]) -> Choices:
-    slopes, multipliers, relations = choices
-    lower = roots.watched.parts((multipliers * sides[0]).clamp(min=0)[:, None])
-    upper = roots.watched.parts((-multipliers * sides[1]).clamp(min=0)[:, None])
-    below, above = slopes[:, None].split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
-    return Choices(
-        roots.sloped.parts(below),
-        {v: lower[v] for v in used},
-        {v: upper[v] for v in used},
-        None if roots.atoms is None else relations[:, None],
-        roots.upper_sloped.parts(above),
-    )
-
-
-_Parameters = tuple[Tensor, Tensor, Tensor]
-
-
-def _sides(subs: Subproblems) -> Interval:
-    """Where a lower and where an upper multiplier may act, as 0 and 1; where a split fixed the sign, on that side alone."""
-    return (subs.cut & (subs.high > 0)).to(subs.slopes), (subs.cut & (subs.low < 0)).to(subs.slopes)
-
-
-def _used(roots: Roots, subs: Subproblems) -> tuple[str, ...]:
-    """The values on which some multiplier may act."""
-    return tuple(v for v, c in roots.watched.parts(subs.cut).items() if bool(c.any()))
-
-
-@torch.no_grad()
-def evaluate(roots: Roots, subs: Subproblems) -> Tensor:
-    """The bounds (count,) that the choices give."""
-    if roots.reduced is not None and subs.low.dtype == torch.float32:
-        return passed(roots.reduced, _point(roots.reduced, subs)).bounds
-    return _value(_problem(roots, subs), _choices_of(roots, subs))
-
-
-def _choices_of(roots: Roots, subs: Subproblems) -> Choices:
-    return _choices(roots, (subs.slopes, subs.multipliers, subs.relations), _sides(subs), _used(roots, subs))
-
-
-def _point(reduced: Reduced, subs: Subproblems) -> Point:
-    low, high, multipliers = (side[:, reduced.watched] for side in (subs.low, subs.high, subs.multipliers))
-    return Point(subs.tree, low, high, subs.slopes[:, reduced.sloped], multipliers, subs.relations)
-
-
-@torch.no_grad()
-def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
-    """The same with `count` candidates each for the next split, and the inputs (subproblems, size) that attain the bounds."""
-    if roots.reduced is not None:
-        return _with_branches_reduced(roots.reduced, subs, count)
-    problem, choices = _problem(roots, subs), _choices_of(roots, subs)
-    seen: dict[str, Tensor] = {}
-    _value(problem, choices, seen)
-    scores, points = split_scores(roots.network, problem.bounds, seen, choices), split_points(roots.network, problem.bounds)
-    nothing = {v: torch.zeros(len(subs), n) for v, n in zip(roots.watched.names, roots.watched.sizes, strict=True)}
-    flat = torch.cat([scores.get(v, nothing[v]) for v in roots.watched.names], 1)
-    at = torch.cat([points.get(v, nothing[v]) for v in roots.watched.names], 1)
-    best, branches = flat.topk(min(count, flat.shape[1]), dim=1)
-    low, high = problem.bounds[roots.network.input]
-    slope = seen[roots.network.input][:, 0] if roots.network.input in seen else torch.zeros_like(low)
-    places = torch.where(best > 0, branches, -1)
-    return replace(subs, branches=places, at=at.gather(1, branches)), torch.where(slope >= 0, low, high)
-
-
-def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
-    point = _point(reduced, subs)
-    found = passed(reduced, point)
-    scores = loosened(reduced, point, found)
-    best, places = scores.topk(min(count, scores.shape[1]), dim=1)
-    branches = torch.where(best > 0, reduced.watched[places], -1)
-    center, radius = (side[subs.tree] for side in reduced.box)
-    return replace(subs, branches=branches, at=torch.zeros_like(best)), center - found.at_input.sign() * radius
-
-
-def stored(roots: Roots, subs: Subproblems) -> Subproblems:
-    """With slopes rounded to half precision, as a certificate keeps them: any slopes prove something, these need less room."""
-    nodes = [roots.network.producers[name] for name in (*roots.sloped.names, *roots.upper_sloped.names)]
-    least = [torch.full((roots.network.size(node.output),), _least_half(node)) for node in nodes]
-    slopes = subs.slopes.half().to(subs.slopes)
-    return replace(subs, slopes=torch.maximum(slopes, torch.cat([slopes.new_zeros(0), *least]).to(slopes)))
-
-
-def _least_half(node: Node) -> float:
-    """The least slope in half precision that a replay allows; -inf where it allows any."""
-    if not isinstance(node.op, LeakyRelu):
-        return -torch.inf
-    half = np.float16(node.op.slope)
-    return float(half if float(half) >= node.op.slope else np.nextafter(half, np.float16(np.inf)))
-
-
-def closes_of(roots: Roots, groups: Sequence[Group], subs: Subproblems) -> Iterator[Close]:
-    """The close that each of some subproblems, as `stored`, proves with its choices."""
-    below, above = subs.slopes.half().split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
-    slopes = {a: s[:, None].numpy() for a, s in roots.sloped.parts(below).items()}
-    slopes.update({name: choice[:, None].numpy() for name, choice in pool_choices(roots, subs).items()})
-    upper_slopes = {a: s[:, None].numpy() for a, s in roots.upper_sloped.parts(above).items()}
-    sides = [(sign * subs.multipliers * side).clamp(min=0) for side, sign in zip(_sides(subs), (1.0, -1.0), strict=True)]
-    bounds = [{v: (m[:, None].numpy(), m.any(1).tolist()) for v, m in roots.watched.parts(side).items()} for side in sides]
-    relations = subs.relations.numpy()
-    for k, tree in enumerate(subs.tree.tolist()):
-        group = groups[tree]
-        goal = group.goals[0]
-        atoms = group.query.disjuncts[goal.disjunct]
-        multipliers = np.zeros((1, len(atoms)))
-        multipliers[0, [atoms.index(a) for a in group.relations]] = relations[k, : len(group.relations)]
-        multipliers[0, atoms.index(goal.atom)] += 1.0
-        lower, upper = ({v: m[k] for v, (m, used) in side.items() if used[k]} for side in bounds)
-        own, own_upper = ({a: s[k] for a, s in part.items()} for part in (slopes, upper_slopes))
-        yield Close(goal.disjunct, Relaxation(own, lower, upper, multipliers, own_upper))
-
-
-def pool_choices(roots: Roots, subs: Subproblems) -> dict[str, Tensor]:
-    """Which entry stands for each maximum, (count, outputs) by pool."""
-    lows, highs = roots.watched.parts(subs.low), roots.watched.parts(subs.high)
-    pools = [node for node in roots.network.nodes if isinstance(node.op, MaxPool)]
-    return {n.output: pool_choice(n, roots.network, lows[n.inputs[0]], highs[n.inputs[0]]).index for n in pools}
-
-
-def _value(problem: _Problem, choices: Choices, seen: dict[str, Tensor] | None = None) -> Tensor:
-    network, bounds, rows = problem.network, problem.bounds, problem.rows
-    return lower_bounds(network, bounds, rows, choices, atoms=problem.atoms, seen=seen, fixed=problem.fixed)[:, 0]
-
-
-def climb(
-    roots: Roots, subs: Subproblems, *, steps: int, target: float, out_of_time: Clock, rate: float = SLOPE_RATE
-) -> Subproblems:
-    """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best."""
-    if roots.reduced is not None:
-        return _climb_reduced(roots, roots.reduced, subs, steps, target, out_of_time, rate)
-    problem, used, sides = _problem(roots, subs), _used(roots, subs), _sides(subs)
-    units, limits = roots.units[subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE), _limits(roots, problem.bounds)
-    parameters = [p.clone().requires_grad_() for p in (subs.slopes, subs.multipliers, subs.relations)]
-    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-    best, kept = subs.bound, [p.detach().clone() for p in parameters]
-    for step in range(steps + 1):
-        value = _value(problem, _choices(roots, (parameters[0], parameters[1], parameters[2]), sides, used))
-        better = value.detach() > best
-        best = torch.where(better, value.detach(), best)
-        kept = [torch.where(better[:, None], p.detach(), k) for p, k in zip(parameters, kept, strict=True)]
-        if step == steps or bool((best > target).all()) or out_of_time():
-            break
-        gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
-        pace = rate * DECAY**step
-        _move(parameters, gradients, moments, (pace, pace * units, pace), step)
-        _restrict(parameters, limits, sides)
-    return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=best)
-
-
-@torch.no_grad()
-def _climb_reduced(
-    roots: Roots, reduced: Reduced, subs: Subproblems, steps: int, target: float, out_of_time: Clock, rate: float
-) -> Subproblems:
-    point = _point(reduced, subs)
-    units = roots.units[subs.tree][:, reduced.watched] * (MULTIPLIER_RATE / SLOPE_RATE)
-    sides = tuple(side[:, reduced.watched] for side in _sides(subs))
-    limits = tuple(side[:, reduced.sloped] for side in _limits(roots, _bounds(roots, subs)))
-    parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations)]
-    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-    best, kept = subs.bound, [p.clone() for p in parameters]
-    for step in range(steps + 1):
-        at = Point(point.tree, point.low, point.high, *parameters)
-        found = passed(reduced, at)
-        better = found.bounds > best
-        best = torch.where(better, found.bounds, best)
-        kept = [torch.where(better[:, None], p, k) for p, k in zip(parameters, kept, strict=True)]
-        if step == steps or bool((best > target).all()) or out_of_time():
-            break
-        pace = rate * DECAY**step
-        _move(parameters, gradients(reduced, at, found), moments, (pace, pace * units, pace), step)
-        _restrict(parameters, (limits[0], limits[1]), (sides[0], sides[1]))
-    slopes, multipliers = subs.slopes.clone(), subs.multipliers.clone()
-    slopes[:, reduced.sloped], multipliers[:, reduced.watched] = kept[0], kept[1]
-    return replace(subs, slopes=slopes, multipliers=multipliers, relations=kept[2], bound=best)
-
-
-@torch.no_grad()
-def _move(
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
-    moments: Sequence[tuple[Tensor, Tensor]],
-    paces: Sequence[Tensor | float],
-    step: int,
-) -> None:
-    for parameter, gradient, moment, pace in zip(parameters, gradients, moments, paces, strict=True):
-        if gradient is not None:
-            parameter.add_(_adam(moment, gradient, step) * pace)
-
-
-@torch.no_grad()
-def _restrict(parameters: Sequence[Tensor], limits: Interval, sides: Interval) -> None:
-    """Back into the ranges of slopes and multipliers."""
-    slopes, multipliers, relations = parameters
-    slopes.copy_(torch.maximum(torch.minimum(slopes, limits[1]), limits[0]))
-    # sides are 0 or 1: without a lower side nothing above 0 remains, without an upper side nothing below
-    multipliers.copy_(multipliers.clamp(min=0) * sides[0] + multipliers.clamp(max=0) * sides[1])
-    relations.clamp_(min=0)
-
-
 def exact_where_linear(roots: Roots, subs: Subproblems) -> Subproblems:
     """With slopes within their limits: where an activation is linear a replay takes that line, whatever was chosen."""
-    least, greatest = _limits(roots, _bounds(roots, subs))
+    least, greatest = limits_of(roots, subs)
     return replace(subs, slopes=torch.maximum(torch.minimum(subs.slopes, greatest), least))
 
 
-def _limits(roots: Roots, bounds: Mapping[str, Interval]) -> Interval:
+def limits_of(roots: Roots, subs: Subproblems) -> Interval:
     """The least and the greatest slopes worth choosing, (count, slopes)."""
+    if roots.reduced is not None:
+        return limits(roots.reduced, subs.low, subs.high)
     nodes = [roots.network.producers[name] for name in (*roots.sloped.names, *roots.upper_sloped.names)]
-    low, _ = bounds[roots.network.input]
-    sides: tuple[list[Tensor], list[Tensor]] = ([low[:, :0]], [low[:, :0]])
+    bounds = bounds_of(roots, subs)
+    sides: tuple[list[Tensor], list[Tensor]] = ([subs.low[:, :0]], [subs.low[:, :0]])
     for node in nodes:
         for side, limit in zip(sides, slope_limits(node, bounds), strict=True):
-            side.append(limit[:, 0].to(low.dtype))
+            side.append(limit[:, 0].to(subs.low.dtype))
     return torch.cat(sides[0], 1), torch.cat(sides[1], 1)
-
-
-def _adam(moment: tuple[Tensor, Tensor], gradient: Tensor, step: int) -> Tensor:
-    first, second = moment
-    first.mul_(0.9).add_(gradient, alpha=0.1)
-    second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    return (first / (1 - 0.9 ** (step + 1))) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12)

@@ -7,12 +7,15 @@ import torch
 from laws.queries import random_query
 from torch import Tensor
 
-from verifier.engines import subproblems
-from verifier.engines.bound import bound_goals, start_batch
+from verifier.engines import climbing
+from verifier.engines.bound import Bounder, bound_goals, start_batch, tighten
 from verifier.engines.branching import split_scores
-from verifier.engines.problem import GoalRow, Group, groups
-from verifier.engines.reduced import gradients, passed
-from verifier.engines.subproblems import Roots, Subproblems, children, climb, evaluate, pushed, roots_of, start, with_branches
+from verifier.engines.climbing import acting, climb, evaluate, with_branches
+from verifier.engines.problem import Batch, GoalRow, Group, groups
+from verifier.engines.reduced import Reduced, goals_of, gradients, passed
+from verifier.engines.reduced_bounds import bound_entries
+from verifier.engines.subproblems import Roots, Subproblems, children, exact_where_linear, pushed, roots_of, start, whole
+from verifier.evaluate import evaluate as values_at
 
 RELU_KINDS = ("deep", "conv2d", "residual")
 
@@ -28,7 +31,7 @@ def planted(kind: str, seed: int, *, depth: int = 2) -> tuple[Roots, Subproblems
     if roots.reduced is None or bool(batch.empty.any()):
         return None
     single = roots.to(torch.float32)
-    subs = start(batch, single, goals, range(len(rows)))
+    subs = start(single, goals, range(len(rows)))
     for _ in range(depth):
         subs, _ = with_branches(single, subs, 3)
         subs = subs.take(subs.branches[:, 0] >= 0)
@@ -39,7 +42,7 @@ def planted(kind: str, seed: int, *, depth: int = 2) -> tuple[Roots, Subproblems
 
 def mixed(roots: Roots, subs: Subproblems) -> Subproblems:
     torch.manual_seed(0)
-    below, above = subproblems._sides(subs)
+    below, above = acting(subs)
     multipliers = torch.randn_like(subs.multipliers)
     subs = replace(
         subs,
@@ -47,7 +50,7 @@ def mixed(roots: Roots, subs: Subproblems) -> Subproblems:
         relations=torch.rand_like(subs.relations),
         multipliers=multipliers.clamp(min=0) * below + multipliers.clamp(max=0) * above,
     )
-    return subproblems.exact_where_linear(roots, subs)
+    return exact_where_linear(roots, subs)
 
 
 CASES = [(kind, seed) for kind in RELU_KINDS for seed in range(8)]
@@ -67,23 +70,35 @@ def test_bounds_and_gradients_agree_with_the_whole_network(kind: str, seed: int)
         return
     roots, subs = case
     assert roots.reduced is not None
-    point = subproblems._point(roots.reduced, subs)
-    found = passed(roots.reduced, point)
+    point = climbing._point(subs)
+    found = passed(roots.reduced, point, goals_of(roots.reduced, subs.tree))
     own = gradients(roots.reduced, point, found)
-    wide = subs.to(torch.float64)
+    exact, wide = unpushed(roots, subs)
     leaves = [p.clone().requires_grad_() for p in (wide.slopes, wide.multipliers, wide.relations)]
-    used = subproblems._used(roots, wide)
-    choices = subproblems._choices(roots, (leaves[0], leaves[1], leaves[2]), subproblems._sides(wide), used)
-    value = subproblems._value(subproblems._problem(roots, wide), choices)
+    used = climbing._used(exact, wide)
+    choices = climbing._choices(exact, (leaves[0], leaves[1], leaves[2]), acting(wide), used)
+    value = climbing._value(climbing._problem(exact, wide), choices)
     assert close(found.bounds, value.detach())
     of_slopes, of_multipliers, of_relations = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
     if of_slopes is not None:
         assert close(own[0], of_slopes[:, roots.reduced.sloped])
     if of_multipliers is not None:
-        acting = wide.multipliers[:, roots.reduced.watched] != 0
-        assert close(own[1] * acting, of_multipliers[:, roots.reduced.watched] * acting)
+        moves = subs.multipliers != 0
+        assert close(own[1] * moves, of_multipliers[:, roots.reduced.watched] * moves)
     if of_relations is not None:
         assert close(own[2], of_relations)
+
+
+def unpushed(roots: Roots, subs: Subproblems) -> tuple[Roots, Subproblems]:
+    """The roots and the subproblems on all axes, with the bounds of the subproblems as they are."""
+    assert roots.reduced is not None
+    exact = replace(roots, reduced=None)
+    wide = whole(exact, roots.reduced, subs)
+    low, high = (side[subs.tree] for side in exact.known)
+    low[:, roots.reduced.watched], high[:, roots.reduced.watched] = subs.low.double(), subs.high.double()
+    slopes = wide.slopes.clone()
+    slopes[:, roots.reduced.sloped] = subs.slopes.double()
+    return exact, exact_where_linear(exact, replace(wide, low=low, high=high, slopes=slopes))
 
 
 def close(single: Tensor, double: Tensor) -> bool:
@@ -97,26 +112,86 @@ def test_scores_agree_and_climbing_never_loses(kind: str, seed: int) -> None:
         return
     roots, subs = case
     single = roots.to(torch.float32)
-    whole = replace(single, reduced=None)
+    assert single.reduced is not None
     # multipliers on the bounds of a Relu's output act before its line: the score by the whole network leaves them out
-    subs = replace(subs, multipliers=torch.where(roots.free, 0.0, subs.multipliers))
-    (own, points), (_, others) = with_branches(single, subs, 1), with_branches(whole, subs, 1)
-    scores = every_score(whole, subs)
-    taken = scores.gather(1, own.branches.clamp(min=0))
-    assert close(torch.where(own.branches < 0, 0.0, taken), scores.amax(1, keepdim=True).double())
+    subs = replace(subs, multipliers=torch.where(roots.free[single.reduced.watched], 0.0, subs.multipliers))
+    exact, wide = unpushed(roots, subs)
+    own, points = with_branches(single, subs, 1)
+    scores = every_score(exact, wide)
+    taken = scores.gather(1, single.reduced.watched[own.branches.clamp(min=0)])
+    assert close(torch.where(own.branches < 0, 0.0, taken), scores.amax(1, keepdim=True))
     assert bool(((points >= roots.box[0][subs.tree] - 1e-5) & (points <= roots.box[1][subs.tree] + 1e-5)).all())
-    assert points.shape == others.shape
     before = evaluate(single, subs)
     subs = replace(subs, bound=before)
     after = climb(single, subs, steps=5, target=torch.inf, out_of_time=lambda: False)
     assert bool((after.bound >= before).all())
-    assert close(after.bound, evaluate(whole, after).double())
+    assert close(after.bound, evaluate(*unpushed(roots, after)))
+
+
+@pytest.mark.parametrize(("kind", "seed"), CASES)
+def test_what_is_made_whole_keeps_every_sample_of_the_subproblem(kind: str, seed: int) -> None:
+    case = planted(kind, seed)
+    if case is None:
+        return
+    roots, subs = case
+    exact = replace(roots, reduced=None)
+    wide = whole(exact, roots.reduced, subs)
+    assert roots.reduced is not None
+    assert bool((wide.low[:, roots.reduced.watched] >= subs.low.double()).all())
+    assert bool((wide.high[:, roots.reduced.watched] <= subs.high.double()).all())
+    torch.manual_seed(seed)
+    for k, tree in enumerate(subs.tree.tolist()):
+        low, high = (side[tree] for side in roots.box)
+        points = low + (high - low) * torch.rand(2000, len(low), dtype=torch.float64)
+        every = values_at(roots.network, points)
+        reached = torch.cat([every[v].flatten(1) for v in roots.watched.names], 1)
+        at = reached[:, roots.reduced.watched]
+        reached = reached[((at >= subs.low[k]) & (at <= subs.high[k])).all(1)]
+        assert bool((reached >= wide.low[k] - 1e-9).all()) and bool((reached <= wide.high[k] + 1e-9).all())
+
+
+@pytest.mark.parametrize(("kind", "seed"), CASES)
+def test_bounds_of_neurons_over_the_reduced_network_hold_and_gain(kind: str, seed: int) -> None:
+    batch = start_batch(groups(random_query(kind, seed=seed)))
+    batch = replace(batch, groups=tuple(Group(g.query, g.disjuncts, g.common, g.goals[:1]) for g in batch.groups))
+    if bool(batch.empty.any()):
+        return
+    reduced = roots_of(batch).reduced
+    assert reduced is not None
+    plain, climbed = tighten(batch), tighten(batch, steps=6, bound=bounder(reduced, batch))
+    torch.manual_seed(seed)
+    low, high = batch.bounds[batch.network.input]
+    for b in range(len(batch.groups)):
+        points = low[b] + (high[b] - low[b]) * torch.rand(2000, low.shape[1], dtype=torch.float64)
+        every = values_at(batch.network, points)
+        allowed = within(batch, b, every)
+        for v, (least, greatest) in climbed.bounds.items():
+            reached = every[v].flatten(1)[allowed]
+            assert bool((reached >= least[b] - 1e-9).all()) and bool((reached <= greatest[b] + 1e-9).all())
+    size = {k: sum(float((high - low).sum()) for low, high in side.bounds.values()) for k, side in enumerate((plain, climbed))}
+    assert size[1] <= size[0] * 1.01
+
+
+def bounder(reduced: Reduced, batch: Batch) -> Bounder:
+    trees = torch.arange(len(batch.groups))
+    return lambda own, value, columns, steps, out: bound_entries(
+        reduced, own, value, columns, steps=steps, out_of_time=out, trees=trees
+    )
+
+
+def within(batch: Batch, b: int, every: dict[str, Tensor]) -> Tensor:
+    """Which samples satisfy the common atoms of a group."""
+    holds = torch.ones(len(every[batch.network.input]), dtype=torch.bool)
+    for atom in batch.groups[b].common:
+        total = sum((float(t.coefficient) * every[t.value].flatten(1)[:, t.index] for t in atom.terms), torch.tensor(0.0))
+        holds &= total + float(atom.bias) <= 0
+    return holds
 
 
 def every_score(whole: Roots, subs: Subproblems) -> Tensor:
-    problem, choices = subproblems._problem(whole, subs), subproblems._choices_of(whole, subs)
+    problem, choices = climbing._problem(whole, subs), climbing._choices_of(whole, subs)
     seen: dict[str, Tensor] = {}
-    subproblems._value(problem, choices, seen)
+    climbing._value(problem, choices, seen)
     found = split_scores(whole.network, problem.bounds, seen, choices)
     return torch.cat([found.get(v, torch.zeros(len(subs), n)) for v, n in zip(*layout(whole), strict=True)], 1)
 

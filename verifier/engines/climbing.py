@@ -1,0 +1,225 @@
+"""How the bounds of many subproblems are computed and climbed, and where each would best be split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.domains.choices import Atoms, Choices, Rows
+from verifier.domains.linear import Fixed, lower_bounds
+from verifier.domains.relaxations import Interval
+from verifier.engines.bound import Clock
+from verifier.engines.branching import split_points, split_scores
+from verifier.engines.reduced import Point, Reduced, Start, chords, goals_of, gradients, limits, loosened, lowest_inputs, passed
+from verifier.engines.subproblems import Roots, Subproblems, bounds_of, limits_of
+from verifier.network import Network
+
+SLOPE_RATE = 0.1
+MULTIPLIER_RATE = 1.5  # in units of the coefficients that reach a value
+DECAY = 0.97
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The arguments of a pass that do not change while the choices climb."""
+
+    network: Network
+    bounds: Mapping[str, Interval]
+    rows: Rows
+    atoms: Atoms | None
+    fixed: dict[str, Fixed]
+
+
+def _problem(roots: Roots, subs: Subproblems) -> _Problem:
+    bounds = bounds_of(roots, subs)
+    rows = Rows({v: c[subs.tree] for v, c in roots.rows.coefficients.items()}, roots.rows.constant[subs.tree])
+    atoms = None if roots.atoms is None else roots.atoms.select(subs.tree)
+    return _Problem(roots.network, bounds, rows, atoms, {})
+
+
+def _choices(roots: Roots, choices: "_Parameters", sides: Interval, used: Sequence[str]) -> Choices:
+    slopes, multipliers, relations = choices
+    lower = roots.watched.parts((multipliers * sides[0]).clamp(min=0)[:, None])
+    upper = roots.watched.parts((-multipliers * sides[1]).clamp(min=0)[:, None])
+    below, above = slopes[:, None].split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
+    return Choices(
+        roots.sloped.parts(below),
+        {v: lower[v] for v in used},
+        {v: upper[v] for v in used},
+        None if roots.atoms is None else relations[:, None],
+        roots.upper_sloped.parts(above),
+    )
+
+
+_Parameters = tuple[Tensor, Tensor, Tensor]
+
+
+def acting(subs: Subproblems) -> Interval:
+    """Where a lower and where an upper multiplier may act, as 0 and 1; where a split fixed the sign, on that side alone."""
+    return (subs.cut & (subs.high > 0)).to(subs.slopes), (subs.cut & (subs.low < 0)).to(subs.slopes)
+
+
+def _used(roots: Roots, subs: Subproblems) -> tuple[str, ...]:
+    """The values on which some multiplier may act."""
+    return tuple(v for v, c in roots.watched.parts(subs.cut).items() if bool(c.any()))
+
+
+@torch.no_grad()
+def evaluate(roots: Roots, subs: Subproblems) -> Tensor:
+    """The bounds (count,) that the choices give."""
+    if roots.reduced is not None:
+        return passed(roots.reduced, _point(subs), goals_of(roots.reduced, subs.tree)).bounds
+    return _value(_problem(roots, subs), _choices_of(roots, subs))
+
+
+def _choices_of(roots: Roots, subs: Subproblems) -> Choices:
+    return _choices(roots, (subs.slopes, subs.multipliers, subs.relations), acting(subs), _used(roots, subs))
+
+
+def _point(subs: Subproblems) -> Point:
+    return Point(subs.tree, subs.low, subs.high, subs.slopes, subs.multipliers, subs.relations)
+
+
+@torch.no_grad()
+def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
+    """The same with `count` candidates each for the next split, and the inputs (subproblems, size) that attain the bounds."""
+    if roots.reduced is not None:
+        return _with_branches_reduced(roots.reduced, subs, count)
+    problem, choices = _problem(roots, subs), _choices_of(roots, subs)
+    seen: dict[str, Tensor] = {}
+    _value(problem, choices, seen)
+    scores, points = split_scores(roots.network, problem.bounds, seen, choices), split_points(roots.network, problem.bounds)
+    nothing = {v: torch.zeros(len(subs), n) for v, n in zip(roots.watched.names, roots.watched.sizes, strict=True)}
+    flat = torch.cat([scores.get(v, nothing[v]) for v in roots.watched.names], 1)
+    at = torch.cat([points.get(v, nothing[v]) for v in roots.watched.names], 1)
+    best, branches = flat.topk(min(count, flat.shape[1]), dim=1)
+    low, high = problem.bounds[roots.network.input]
+    slope = seen[roots.network.input][:, 0] if roots.network.input in seen else torch.zeros_like(low)
+    places = torch.where(best > 0, branches, -1)
+    return replace(subs, branches=places, at=at.gather(1, branches)), torch.where(slope >= 0, low, high)
+
+
+def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
+    point = _point(subs)
+    found = passed(reduced, point, goals_of(reduced, subs.tree))
+    scores = loosened(reduced, point, found)
+    best, places = scores.topk(min(count, scores.shape[1]), dim=1)
+    subs = replace(subs, branches=torch.where(best > 0, places, -1), at=torch.zeros_like(best))
+    return subs, lowest_inputs(reduced, subs.tree, found)
+
+
+def _value(problem: _Problem, choices: Choices, seen: dict[str, Tensor] | None = None) -> Tensor:
+    network, bounds, rows = problem.network, problem.bounds, problem.rows
+    return lower_bounds(network, bounds, rows, choices, atoms=problem.atoms, seen=seen, fixed=problem.fixed)[:, 0]
+
+
+def climb(
+    roots: Roots, subs: Subproblems, *, steps: int, target: float, out_of_time: Clock, rate: float = SLOPE_RATE
+) -> Subproblems:
+    """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best."""
+    if roots.reduced is not None:
+        return _climb_reduced(roots, roots.reduced, subs, steps, target, out_of_time, rate)
+    problem, used, sides = _problem(roots, subs), _used(roots, subs), acting(subs)
+    units, between = roots.units[subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE), limits_of(roots, subs)
+    parameters = [p.clone().requires_grad_() for p in (subs.slopes, subs.multipliers, subs.relations)]
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    best, kept = subs.bound, [p.detach().clone() for p in parameters]
+    for step in range(steps + 1):
+        value = _value(problem, _choices(roots, (parameters[0], parameters[1], parameters[2]), sides, used))
+        better = value.detach() > best
+        best = torch.where(better, value.detach(), best)
+        kept = [torch.where(better[:, None], p.detach(), k) for p, k in zip(parameters, kept, strict=True)]
+        if step == steps or bool((best > target).all()) or out_of_time():
+            break
+        gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+        pace = rate * DECAY**step
+        _move(parameters, gradients, moments, (pace, pace * units, pace), step)
+        _restrict(parameters, between, sides)
+    return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=best)
+
+
+def _climb_reduced(
+    roots: Roots, reduced: Reduced, subs: Subproblems, steps: int, target: float, out_of_time: Clock, rate: float
+) -> Subproblems:
+    units = roots.units[:, reduced.watched][subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE)
+    start = goals_of(reduced, subs.tree)
+    best, point = climb_point(
+        reduced,
+        _point(subs),
+        start,
+        sides=acting(subs),
+        units=units,
+        best=subs.bound,
+        steps=steps,
+        target=target,
+        out_of_time=out_of_time,
+        rate=rate,
+    )
+    return replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=best)
+
+
+@torch.no_grad()
+def climb_point(
+    reduced: Reduced,
+    point: Point,
+    start: Start,
+    *,
+    sides: Interval,
+    units: Tensor,
+    best: Tensor,
+    steps: int,
+    target: float,
+    out_of_time: Clock,
+    rate: float = SLOPE_RATE,
+) -> tuple[Tensor, Point]:
+    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point.
+
+    sides: where multipliers may act, as `acting`; units: of their steps; best: what the choices must beat to be taken.
+    """
+    between, above = limits(reduced, point.low, point.high), chords(point.low, point.high)
+    parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations)]
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    kept = [p.clone() for p in parameters]
+    for step in range(steps + 1):
+        at = Point(point.tree, point.low, point.high, *parameters)
+        found = passed(reduced, at, start, above)
+        better = found.bounds > best
+        best = torch.where(better, found.bounds, best)
+        kept = [torch.where(better[:, None], p, k) for p, k in zip(parameters, kept, strict=True)]
+        if step == steps or bool((best > target).all()) or out_of_time():
+            break
+        pace = rate * DECAY**step
+        _move(parameters, gradients(reduced, at, found), moments, (pace, pace * units, pace), step)
+        _restrict(parameters, between, sides)
+    return best, Point(point.tree, point.low, point.high, *kept)
+
+
+@torch.no_grad()
+def _move(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    moments: Sequence[tuple[Tensor, Tensor]],
+    paces: Sequence[Tensor | float],
+    step: int,
+) -> None:
+    for parameter, gradient, moment, pace in zip(parameters, gradients, moments, paces, strict=True):
+        if gradient is not None:
+            parameter.add_(_adam(moment, gradient, step) * pace)
+
+
+@torch.no_grad()
+def _restrict(parameters: Sequence[Tensor], between: Interval, sides: Interval) -> None:
+    """Back into the ranges of slopes and multipliers."""
+    slopes, multipliers, relations = parameters
+    slopes.copy_(torch.maximum(torch.minimum(slopes, between[1]), between[0]))
+    # sides are 0 or 1: without a lower side nothing above 0 remains, without an upper side nothing below
+    multipliers.copy_(multipliers.clamp(min=0) * sides[0] + multipliers.clamp(max=0) * sides[1])
+    relations.clamp_(min=0)
+
+
+def _adam(moment: tuple[Tensor, Tensor], gradient: Tensor, step: int) -> Tensor:
+    first, second = moment
+    first.mul_(0.9).add_(gradient, alpha=0.1)
+    second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    return (first / (1 - 0.9 ** (step + 1))) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12)
