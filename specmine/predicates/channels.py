@@ -6,7 +6,8 @@
     somewhere_below(s,c,w,t)    ... is <= t                                     everywhere_below(s,c,w,t)
 
 `specmine.predicates.windows` says what the windows of a site are; they are counted in C order. Everywhere is a conjunction of
-atoms and somewhere a disjunction, but one atom about the pool where the network pools these windows itself.
+atoms and somewhere a disjunction, but one atom about the pool where the network pools these windows itself. Disjunctions
+multiply in a body, so they are proposed only as that one atom; a clause written by hand may have them anywhere.
 """
 
 from collections.abc import Iterator
@@ -138,12 +139,12 @@ def channel_candidates(plan: Plan, spreads: tuple[Spread, ...]) -> Iterator[Pred
     for (site, windows), greatest, least in zip(windowed(plan), spreads[::2], spreads[1::2], strict=True):
         for row in range(windows.channels * windows.count):
             window = (site, *divmod(row, windows.count))
-            for where in _WHERE:
-                yield Predicate(f"{where}_active", window)
-                yield Predicate(f"{where}_inactive", window)
-            above, below = tails(greatest, row, plan.grid, share=2)
-            yield from (Predicate("somewhere_above", (*window, threshold)) for threshold in above)
-            yield from (Predicate("everywhere_below", (*window, threshold)) for threshold in below)
-            above, below = tails(least, row, plan.grid, share=2)
+            yield Predicate("everywhere_active", window)
+            yield Predicate("everywhere_inactive", window)
+            above, _ = tails(least, row, plan.grid, share=2)
             yield from (Predicate("everywhere_above", (*window, threshold)) for threshold in above)
-            yield from (Predicate("somewhere_below", (*window, threshold)) for threshold in below)
+            above, below = tails(greatest, row, plan.grid, share=2)
+            yield from (Predicate("everywhere_below", (*window, threshold)) for threshold in below)
+            if windows.pool is not None:
+                yield Predicate("somewhere_active", window)
+                yield from (Predicate("somewhere_above", (*window, threshold)) for threshold in above)

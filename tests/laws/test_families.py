@@ -2,7 +2,7 @@
 
 Vectorised truth equals the truth of the denoted formula in exact arithmetic on the traced float64 values, sample by sample,
 with values that lie exactly on thresholds, sums that rounding puts on the wrong side, and outputs that tie. A table row is
-the same bits. The number of candidates grows linearly with the neurons.
+the same bits. A candidate is a conjunction of atoms. The number of candidates grows linearly with the neurons.
 """
 
 from fractions import Fraction
@@ -17,7 +17,7 @@ from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import build_table, unpack
 from specmine.tracing import Sites, trace
-from verifier.formula import holds, negate
+from verifier.formula import disjuncts, holds, negate
 from verifier.network import Network, Node
 from verifier.ops import Conv, Linear, MaxPool, Relu, Reshape
 
@@ -114,6 +114,7 @@ def test_candidates_mean_what_they_say(name, network, data):
     found = candidates(name, made, grid=Grid(("x", "z1", "h1"), thresholds=2))
     for predicate in found[:: max(1, len(found) // 30)]:
         assert validate(predicate, sites) == predicate
+        assert len(disjuncts(denote(predicate, sites))) == 1
         assert bits(predicate, made).tolist() == exact_truth(predicate, made)
 
 
