@@ -25,18 +25,3 @@ def short_thresholds(values: Array, *, down: bool) -> list[float]:
     """The distinct finite short decimals on the safe side of values (any,), in order."""
     short = {shorten(value, down=down) for value in values.tolist()}
     return sorted(threshold for threshold in short if isfinite(threshold))
-
-
-def few_thresholds(values: Array, most: int, *, down: bool) -> list[float]:
-    """At most so many of the short thresholds of values (any,): the strongest, and others evenly spaced below it in rank.
-
-    Thresholds to be above (down) are strong where they are large, thresholds to be below where they are small.
-
-    >>> import numpy as np
-    >>> few_thresholds(np.arange(9.0), 3, down=True)
-    [8.0, 5.0, 2.0]
-    """
-    listed = short_thresholds(values, down=down)
-    strongest_first = listed[::-1] if down else listed
-    most = min(most, len(listed))
-    return [strongest_first[place * len(listed) // most] for place in range(most)]
