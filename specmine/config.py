@@ -36,6 +36,12 @@ class Config(BaseModel):
     locality: tuple[Locality, ...] = Field(
         ("window", "layer", "neighbour"), description="which neurons may be compared: in one window, layer, or two layers"
     )
+    head: str = Field(
+        "class", description="what predicates are ranked for: class, label, right, FILE.npz:COLUMN, or a predicate to derive"
+    )
+    memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        1024.0, description="megabytes for values of the network at a time; samples that need more are traced in passes"
+    )
     compare_families: bool = Field(True, description="measure what each family adds, where more than one is mined")
     synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")

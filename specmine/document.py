@@ -22,7 +22,7 @@ from specmine.predicates.predicate import Predicate
 from specmine.regions import NamedRegion
 from specmine.rules.clause import HornClause
 from specmine.spec import Claim, Coverage, Outcome, Spec, Witness
-from specmine.stats import Evidence, SplitEvidence
+from specmine.stats import Evidence, SplitEvidence, read_split
 from specmine.stats.evidence import SPLITS
 from verifier.formula import Atom, Term
 from verifier.region import Ball, Box
@@ -169,7 +169,7 @@ def _read_claim(content: Mapping[str, Any], regions: Mapping[str, NamedRegion]) 
         None if head is None else _read_predicate(head), tuple(_read_predicate(p) for p in content["body"]["predicates"])
     )
     atoms = tuple(_read_atom(a) for a in content["body"]["atoms"])
-    evidence = Evidence(*(_read_split(content["evidence"][name]) for name in SPLITS))
+    evidence = Evidence(*(read_split(content["evidence"][name]) for name in SPLITS))
     return Claim(clause, atoms, evidence, regions[content["region"]], _read_outcome(content))
 
 
@@ -190,8 +190,3 @@ def _read_outcome(content: Mapping[str, Any]) -> Outcome:
 def _read_witness(content: Mapping[str, Any]) -> Witness:
     point = content["input"]
     return Witness(content["sample"], None if point is None else tuple(point))
-
-
-def _read_split(content: Mapping[str, Any]) -> SplitEvidence:
-    intervals = {f"{measure}_interval": tuple(content[f"{measure}_interval"]) for measure in ("precision", "recall")}
-    return SplitEvidence(**{**content, **intervals})

@@ -1,7 +1,7 @@
 """A Spec together with the network and the samples it speaks of: what exports and the report need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmine.data import TEST, Dataset
+from specmine.predicates.predicate import Predicate
 from specmine.rules.clause import HornClause
 from specmine.spec import Spec
-from specmine.stats import body_bits
-from specmine.tracing import Sites, Trace
+from specmine.stats import SPLITS, Evidence, body_bits, read_split
+from specmine.tracing import Sites, Source
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,41 @@ class Gain:
         return cls(candidates=content["candidates"], holdout=content["holdout"], test=content["test"], **listed)
 
 
+@dataclass(frozen=True)
+class Strong:
+    """A predicate that says much about a head value, alone; chosen on the mining samples, q over all candidates and heads."""
+
+    head: str
+    family: str
+    predicate: Predicate
+    evidence: Evidence
+
+    def document(self) -> dict[str, Any]:
+        """The content as plain data, ready for JSON."""
+        arguments = list(self.predicate.arguments)
+        splits = {name: asdict(getattr(self.evidence, name)) for name in SPLITS}
+        return {"head": self.head, "family": self.family, "predicate": [self.predicate.form, *arguments], "evidence": splits}
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """The same back from plain data."""
+        form, *arguments = content["predicate"]
+        evidence = Evidence(*(read_split(content["evidence"][name]) for name in SPLITS))
+        return cls(content["head"], content["family"], Predicate(form, tuple(arguments)), evidence)
+
+
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """A run as others show it; trace: of all the samples; gains: what families add to short clauses, unary ones alone first."""
+    """A run as others show it. source: of all the samples; predictions: (samples,) the network's class for each, -1 for a tie;
+    gains: what families add to short clauses, unary ones alone first; strongest: the strongest predicates of each head."""
 
     spec: Spec
     dataset: Dataset
     sites: Sites
-    trace: Trace
+    source: Source
+    predictions: NDArray[np.int64]
     gains: tuple[Gain, ...] = ()
+    strongest: tuple[Strong, ...] = ()
 
     @cached_property
     def test_rows(self) -> list[int]:
@@ -64,4 +91,4 @@ class Exhibit:
     def fires(self) -> Mapping[HornClause, NDArray[np.bool_]]:
         """For every clause, the rows whose values satisfy its body."""
         clauses = self.spec.clauses
-        return dict(zip(clauses, body_bits(clauses, self.trace), strict=True))
+        return dict(zip(clauses, body_bits(clauses, self.source), strict=True))

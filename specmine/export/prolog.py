@@ -10,7 +10,7 @@ written so that they read back identically, and every comparison is exact: one n
 floats; other sums as rationals, by the functions rational/1 and rdiv/2 of SWI-Prolog's arithmetic, which ISO lacks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import assert_never
@@ -25,7 +25,6 @@ from specmine.predicates.predicate import Predicate, quoted
 from specmine.rules.clause import HornClause
 from specmine.tracing import trace
 from verifier.formula import And, Atom, Formula, Or, atoms_of
-from verifier.ops import Array
 
 MAX_FACTS = 400_000
 DYNAMIC = ("value/4", "label/2", "predicted/2", "holds/2", "fired/3", "claim/3", "class/2")
@@ -175,16 +174,10 @@ def _facts(exhibit: Exhibit, atoms: Iterable[Atom]) -> Iterator[str]:
     rows = exhibit.test_rows[: max(1, MAX_FACTS // max(1, len(keys)))]
     yield f"\n% {len(rows)} of {len(exhibit.test_rows)} test samples; a sample is named by its row in the data"
     yield from (f"label({row}, {int(exhibit.dataset.y[row])})." for row in rows)
-    yield from (f"predicted({row}, {int(exhibit.trace.predictions[row])})." for row in rows)
-    columns = _columns(exhibit, sorted({exhibit.site_of(value) for value, _ in keys}), rows)
+    yield from (f"predicted({row}, {int(exhibit.predictions[row])})." for row in rows)
+    sites = sorted({exhibit.site_of(value) for value, _ in keys})
+    columns = trace(exhibit.sites, np.asarray(exhibit.dataset.x[rows]), keep=sites).values if rows else {}
     for value, index in keys:
         site = exhibit.site_of(value)
         values = zip(rows, columns[site][:, index].tolist(), strict=True)
         yield from (f"value({row}, {quoted(site)}, {index}, {number(v)})." for row, v in values)
-
-
-def _columns(exhibit: Exhibit, sites: Sequence[str], rows: Sequence[int]) -> Mapping[str, Array]:
-    """Values (rows, neurons) by site: those of the run's trace, and of a new one where it kept no such site."""
-    kept = {site: exhibit.trace.values[site][rows] for site in sites if site in exhibit.trace.values}
-    others = [site for site in sites if site not in kept]
-    return kept | dict(trace(exhibit.sites, np.asarray(exhibit.dataset.x[rows]), keep=others).values) if others else kept

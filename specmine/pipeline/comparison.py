@@ -7,30 +7,28 @@ import numpy as np
 from specmine.data import Dataset
 from specmine.exhibit import Gain
 from specmine.pipeline.synthesis import Material
-from specmine.predicates.predicate import Predicate
 from specmine.progress import SILENT, Progress
 from specmine.rules.gains import Selection, compare_families
 from specmine.stats import Evidence, measure
-from specmine.tracing import Trace
+from specmine.tracing import Source
 
 MAX_BODY = 8
 
 
-def comparison(material: Material, trace: Trace, dataset: Dataset, progress: Progress = SILENT) -> list[Gain]:
+def comparison(material: Material, source: Source, dataset: Dataset, progress: Progress = SILENT) -> list[Gain]:
     """The gains of unary predicates alone, of these with each other family, and of all: the best clause of at most MAX_BODY
-    literals for each class that occurs, and their means on the hold-out and the test split.
+    literals for each head, and their means on the hold-out and the test split.
 
-    A class without a clause counts as precision, recall and F1 of 0. Empty where only one family was mined.
+    A head without a clause counts as precision, recall and F1 of 0. Empty where only one family was mined.
     """
-    heads = {Predicate("class", (label,)): material.trace.predictions == label for label in range(material.classes)}
-    present = {head: mask for head, mask in heads.items() if mask.any()}
-    selections = compare_families(material.table, present, max_body=MAX_BODY, progress=progress)
-    return [_row(selection, trace, dataset) for selection in selections]
+    heads = {target.head: ~target.negatives for target in material.targets}
+    selections = compare_families(material.table, heads, max_body=MAX_BODY, progress=progress)
+    return [_row(selection, source, dataset) for selection in selections]
 
 
-def _row(selection: Selection, trace: Trace, dataset: Dataset) -> Gain:
+def _row(selection: Selection, source: Source, dataset: Dataset) -> Gain:
     found = [clause for clause in selection.clauses if clause is not None]
-    evidence = measure(found, trace, dataset.split)
+    evidence = measure(found, source, dataset.split)
     missing = len(selection.clauses) - len(found)
     return Gain(
         families=selection.families,

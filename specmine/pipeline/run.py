@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import specmine
 import verifier
@@ -17,19 +18,21 @@ from specmine.config import Config, make_config
 from specmine.data import Dataset, read_npz
 from specmine.document import from_json, to_json
 from specmine.errors import BadRun
-from specmine.exhibit import Exhibit, Gain
+from specmine.exhibit import Exhibit, Gain, Strong
 from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
 from specmine.pipeline.inputs import Inputs, check_names, reload_data
 from specmine.pipeline.provenance import provenance
+from specmine.predicates.families import default_sites
 from specmine.progress import SILENT, Progress
 from specmine.spec import Coverage, Spec
-from specmine.tracing import Sites, Trace, trace
+from specmine.tracing import Sites, Source, Stream, classes_of, trace
 from specmine.verification import Store, outcomes
 from verifier.formats.archive import read_archive, write_network
 
-CLAIMS, FAMILIES, SECONDS = "claims.json", "families.json", "seconds.json"
+CLAIMS, SECONDS = "claims.json", "seconds.json"
+FAMILIES, STRONGEST = "families.json", "strongest.json"
 MODEL, DATA = "model.network", "data.npz"
-EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports")
+EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports", "memory_mb")
 """Settings that may change from one start of a run to the next; the others are part of what the run is."""
 
 
@@ -53,10 +56,19 @@ class Run:
         return self.inputs.dataset
 
     @cached_property
-    def trace(self) -> Trace:
-        """The samples run through the network; recomputed where needed, which costs less than reading it would."""
-        keep = {*self.sites.hidden, *self.config.sites, "y"}
-        return trace(self.sites, self.dataset.x, keep=sorted(keep), progress=self.progress)
+    def source(self) -> Source:
+        """The values of all samples: kept where half the memory holds them, else computed anew whenever they are looked at."""
+        sites, x = self.sites, self.dataset.x
+        keep = sorted({*default_sites(Stream(sites, x)), *sites.attention_sites, *self.config.sites, "y"})
+        needed = 8 * len(x) * sum(sites.size(site) for site in keep)
+        if needed > self.config.memory_mb * 2**20 / 2:
+            return Stream(sites, x)
+        return trace(sites, x, keep=keep, progress=self.progress)
+
+    @cached_property
+    def predictions(self) -> NDArray[np.int64]:
+        """The network's class (samples,) for each sample, -1 where outputs tie."""
+        return classes_of(self.source)
 
     @cached_property
     def store(self) -> Store:
@@ -93,9 +105,14 @@ class Run:
     @property
     def exhibit(self) -> Exhibit:
         """The Spec as it stands, with network, samples and traces."""
-        path = self.folder / FAMILIES
-        gains = tuple(map(Gain.read, read_json(path))) if path.exists() else ()
-        return Exhibit(self.spec, self.dataset, self.sites, self.trace, gains)
+        gains = tuple(map(Gain.read, self.read(FAMILIES)))
+        strongest = tuple(map(Strong.read, self.read(STRONGEST)))
+        return Exhibit(self.spec, self.dataset, self.sites, self.source, self.predictions, gains, strongest)
+
+    def read(self, name: str) -> list[Any]:
+        """The list in a JSON file of the run, empty where the run has not come that far."""
+        path = self.folder / name
+        return read_json(path) if path.exists() else []
 
 
 def start_run(folder: Path, inputs: Inputs, config: Config, progress: Progress = SILENT) -> Run:

@@ -11,8 +11,9 @@ from specmine.errors import BadConfig
 from specmine.export import EXPORTERS
 from specmine.folder import read_json, write_json, write_text
 from specmine.pipeline.comparison import comparison
+from specmine.pipeline.propose import Proposed, propose, strongest_predicates
 from specmine.pipeline.provenance import provenance
-from specmine.pipeline.run import CLAIMS, FAMILIES, Run
+from specmine.pipeline.run import CLAIMS, FAMILIES, STRONGEST, Run
 from specmine.pipeline.synthesis import Material, material_of, synthesise
 from specmine.predicates.form import Bits
 from specmine.queries import body_atoms
@@ -67,9 +68,11 @@ def clause_stage(run: Run) -> tuple[list[HornClause], int]:
     path = run.folder / CLAUSES
     if not path.exists():
         with run.stage("trace"):
-            trace = run.trace
+            source = run.source
+        with run.stage("predicates"):
+            proposed = propose_stage(run)
         with run.stage("synthesis"):
-            material = material_of(trace, run.dataset, run.config)
+            material = material_of(source, proposed, run.dataset, run.config)
             clauses = synthesise(material, run.progress)
         compare_stage(run, material)
         write_json(path, {"candidates": len(material.table.predicates), "clauses": [str(clause) for clause in clauses]})
@@ -77,11 +80,20 @@ def clause_stage(run: Run) -> tuple[list[HornClause], int]:
     return [parse_clause(text, sites=run.sites) for text in content["clauses"]], content["candidates"]
 
 
+def propose_stage(run: Run) -> Proposed:
+    """The candidates with their table, and the strongest of them written down."""
+    proposed = propose(run.source, run.dataset, run.config, run.folder, run.progress)
+    if not (run.folder / STRONGEST).exists():
+        found = strongest_predicates(proposed, run.dataset)
+        write_json(run.folder / STRONGEST, [strong.document() for strong in found])
+    return proposed
+
+
 def compare_stage(run: Run, material: Material) -> None:
     """Writes what each family adds to short clauses, where more than one was mined and the comparison is wanted."""
     if run.config.compare_families and len(run.config.families) > 1 and not (run.folder / FAMILIES).exists():
         with run.stage("families"):
-            gains = comparison(material, run.trace, run.dataset, run.progress)
+            gains = comparison(material, run.source, run.dataset, run.progress)
             write_json(run.folder / FAMILIES, [asdict(gain) for gain in gains])
 
 
@@ -112,9 +124,9 @@ def search_starts(run: Run) -> Array:
 
 def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str], *, tried: int) -> Spec:
     """Claims without verdicts: clauses measured on the data, over the whole domain or balls around samples."""
-    trace, dataset = run.trace, run.dataset
-    bodies = body_bits(clauses, trace)
-    measured = fill_q(measure(clauses, trace, dataset.split, bodies=bodies), tried=max(tried, len(clauses)))
+    source, dataset = run.source, run.dataset
+    bodies = body_bits(clauses, source)
+    measured = fill_q(measure(clauses, source, dataset.split, bodies=bodies), tried=max(tried, len(clauses)))
     evidence = dict(zip(clauses, measured, strict=True))
     fires = dict(zip(clauses, bodies, strict=True))
     run.progress.start("evidence", None)
@@ -144,14 +156,14 @@ def _pairs(
             of_class = class_of(clause)
             if of_class is not None:
                 rows = rows[dataset.y[rows] == of_class]
-            centers = ball_centers(dataset, run.trace.predictions, rows, per_class=config.balls_per_class, seed=config.seed)
+            centers = ball_centers(dataset, run.predictions, rows, per_class=config.balls_per_class, seed=config.seed)
             yield from ((clause, ball_around(dataset, center, radius)) for center in centers)
 
 
 def _coverage(run: Run, fires: Mapping[HornClause, Bits]) -> Coverage:
     """What each clause covers among the correctly classified test inputs of its class."""
     test = run.dataset.split == TEST
-    labels, predictions = run.dataset.y[test], run.trace.predictions[test]
+    labels, predictions = run.dataset.y[test], run.predictions[test]
     correct = labels == predictions
     covered = {
         clause.id: tuple(int(i) for i in np.flatnonzero(correct & (labels == class_of(clause)) & rows[test]))

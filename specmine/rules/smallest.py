@@ -35,8 +35,9 @@ class Ruling:
     against: tuple[Bits, ...] = ()
 
 
-Judge: TypeAlias = Callable[[tuple[int, ...]], Ruling]
-"""Called with the rows of a body that the samples allow. Whatever contains an accepted body must be acceptable too."""
+Judge: TypeAlias = Callable[[tuple[int, ...], int], Ruling]
+"""Called with the rows of a body that the samples allow, and the proven lower bound on the length of any. Whatever contains an
+accepted body must be acceptable too."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ class _Search:
         """Whether the judge accepts the body; where it does not, the solver learns why."""
         if self.judge is None:
             return True
-        ruling = self.judge(tuple(sorted(int(self.task.rows[place]) for place in body)))
+        ruling = self.judge(tuple(sorted(int(self.task.rows[place]) for place in body)), self.lower_bound)
         for truth in ruling.against:
             # Numbers below 0 are no samples of the table.
             self.proposals.drop_enough([-1], [np.flatnonzero(~truth[self.task.rows]).tolist()], 0)

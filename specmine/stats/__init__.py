@@ -2,6 +2,7 @@
 
 from specmine.stats.counts import benjamini_hochberg, fisher_p, wilson
 from specmine.stats.evidence import (
+    SPLITS,
     Evidence,
     SplitEvidence,
     body_bits,
@@ -9,12 +10,14 @@ from specmine.stats.evidence import (
     evidence_text,
     fill_q,
     measure,
+    read_split,
     share_text,
     split_evidence,
 )
 from specmine.stats.ranking import Ranking, Shares, evidence_at, rank, shares, strongest
 
 __all__ = [
+    "SPLITS",
     "Evidence",
     "Ranking",
     "Shares",
@@ -28,6 +31,7 @@ __all__ = [
     "fisher_p",
     "measure",
     "rank",
+    "read_split",
     "share_text",
     "shares",
     "split_evidence",

@@ -1,19 +1,18 @@
 """What the data says about a clause, split by split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from specmine.errors import BadData
-from specmine.predicates.families import bits
 from specmine.predicates.form import Bits
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import build_table, conjunction
 from specmine.predicates.words import unpack
 from specmine.stats.counts import benjamini_hochberg, fisher_p, wilson
-from specmine.tracing.trace import Trace
+from specmine.tracing.stream import Source
 
 Interval = tuple[float, float]
 Share = Literal["precision", "recall"]
@@ -64,27 +63,29 @@ class Evidence:
     test: SplitEvidence
 
 
-def measure(clauses: Sequence[Clause], trace: Trace, split: Any, *, bodies: Sequence[Bits] | None = None) -> list[Evidence]:
-    """Evidence of each clause on a traced data set; split: (samples,) numbers 0 mine, 1 hold-out, 2 test.
+def measure(clauses: Sequence[Clause], source: Source, split: Any, *, bodies: Sequence[Bits] | None = None) -> list[Evidence]:
+    """Evidence of each clause on the samples of a source; split: (samples,) numbers 0 mine, 1 hold-out, 2 test.
 
     class(c) holds where the network's own output c is strictly the largest. A head of None holds nowhere. bodies: what
-    `body_bits` gives, where it is already known. Raises BadClause where a predicate's site is not in the trace.
+    `body_bits` gives, where it is already known. Raises BadClause where the source cannot give a predicate's site.
     """
-    nowhere = np.zeros(trace.samples, dtype=bool)
-    heads = {clause.head: nowhere if clause.head is None else bits(clause.head, trace) for clause in clauses}
-    bodies = body_bits(clauses, trace) if bodies is None else bodies
+    bodies = body_bits(clauses, source) if bodies is None else bodies
+    distinct = tuple(dict.fromkeys(clause.head for clause in clauses if clause.head is not None))
+    table = build_table(distinct, source)
+    heads: dict[Predicate | None, Bits] = dict(zip(distinct, unpack(table.bits, source.samples), strict=True))
+    heads[None] = np.zeros(source.samples, dtype=bool)
     return [evidence_of(body, heads[clause.head], split) for clause, body in zip(clauses, bodies, strict=True)]
 
 
-def body_bits(clauses: Sequence[Clause], trace: Trace) -> list[Bits]:
+def body_bits(clauses: Sequence[Clause], source: Source) -> list[Bits]:
     """Where (samples,) each clause's whole body holds; everywhere for an empty body.
 
     Predicates that many clauses share are looked at once.
     """
     distinct = tuple(dict.fromkeys(predicate for clause in clauses for predicate in clause.body))
-    table = build_table(distinct, trace)
+    table = build_table(distinct, source)
     row = {predicate: place for place, predicate in enumerate(distinct)}
-    return [unpack(conjunction(table, [row[p] for p in clause.body]), trace.samples) for clause in clauses]
+    return [unpack(conjunction(table, [row[p] for p in clause.body]), source.samples) for clause in clauses]
 
 
 def evidence_of(body: Bits, head: Bits, split: Any) -> Evidence:
@@ -120,6 +121,12 @@ def split_evidence(*, samples: int, positives: int, support: int, hits: int, q: 
         p=fisher_p(samples=samples, positives=positives, support=support, hits=hits),
         q=q,
     )
+
+
+def read_split(content: Mapping[str, Any]) -> SplitEvidence:
+    """The evidence back from plain data, as `dataclasses.asdict` and JSON made it."""
+    intervals = {f"{share}_interval": tuple(content[f"{share}_interval"]) for share in SHARES}
+    return SplitEvidence(**{**content, **intervals})
 
 
 def share_text(split: SplitEvidence, measure: Share) -> str:

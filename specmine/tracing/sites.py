@@ -50,6 +50,11 @@ class Sites:
         """The activation outputs h1, h2, ... in network order."""
         return tuple(site for site in self.aliases if site.startswith("h"))
 
+    @cached_property
+    def attention_sites(self) -> tuple[str, ...]:
+        """The sites s1, a1, o1, s2, ... of the attention layers."""
+        return tuple(f"{kind}{k}" for k in range(1, len(self.attention) + 1) for kind in "sao")
+
     def value(self, site: str) -> str:
         """The network value behind a site name; raises BadClause with the nearest names where there is none."""
         if site in self.aliases:

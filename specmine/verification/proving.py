@@ -116,14 +116,14 @@ class _Asking:
 
     def _ask(self, claims: Sequence[Claim], queries: Sequence[Query], timeout_s: float) -> None:
         def written(place: int, decision: Decision) -> None:
-            record = _write(queries[place], decision, self.store, self.effort.engine, timeout_s)
+            record = write_down(queries[place], decision, self.store, engine=self.effort.engine, timeout_s=timeout_s)
             self.progress.advance(1, f"{record.verdict}: {claims[place].title}")
 
         verify_many(queries, timeout_s=timeout_s, engine=self.effort.engine, starts=self.starts, on_decision=written)
 
 
-def _write(query: Query, decision: Decision, store: Store, engine: str, timeout_s: float) -> Record:
-    """Keeps the decision: its certificate first, then the line that names it."""
+def write_down(query: Query, decision: Decision, store: Store, *, engine: str, timeout_s: float) -> Record:
+    """Keeps the decision of an engine that was asked with this time: its certificate first, then the line that names it."""
     asked = Record(
         key=query.sha256,
         verdict="unknown",

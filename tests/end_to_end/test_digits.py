@@ -52,7 +52,7 @@ def test_verified_recall(run):
 
 def test_the_verified_recall_is_what_a_recount_gives(run, proved):
     """Counted sample by sample from the traced values and the atoms of each body."""
-    rows, trace = run.exhibit.test_rows, run.trace
+    rows, trace = run.exhibit.test_rows, run.source
     site = run.exhibit.site_of
     covered = 0
     for row in rows:

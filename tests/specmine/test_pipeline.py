@@ -36,7 +36,7 @@ def test_a_run_from_arrays_to_proofs(finished):
     assert spec.verdicts["proved"] >= 2 and spec.verified_recall > 0.5
     assert {claim.clause.head.arguments[0] for claim in spec.claims if claim.outcome.verdict == "proved"} == {0, 1}
     assert (folder / "report.html").exists() and (folder / "exports/json/spec.json").exists()
-    assert {"trace", "synthesis", "evidence", "verify", "export", "report"} == set(spec.seconds)
+    assert {"trace", "predicates", "synthesis", "evidence", "verify", "export", "report"} == set(spec.seconds)
     assert [p.name for p in folder.rglob(".*") if ".part" in p.name] == []
 
 

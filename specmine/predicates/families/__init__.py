@@ -6,6 +6,7 @@ A new family is one file in this folder and one line in FAMILIES.
 import difflib
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from itertools import islice
 from typing import Any
 
@@ -21,8 +22,9 @@ from specmine.predicates.form import Bits, Family, Form, Grid, Kind, Plan, Rows
 from specmine.predicates.predicate import Argument, Predicate
 from specmine.predicates.screening import choose_pairs
 from specmine.predicates.survey import survey
+from specmine.progress import SILENT, Progress
 from specmine.tracing.sites import Sites
-from specmine.tracing.stream import Source, classes_of
+from specmine.tracing.stream import MEMORY_MB, Source, classes_of
 from specmine.tracing.trace import Trace, column
 from verifier.formula import Formula
 
@@ -88,20 +90,26 @@ def candidates(
     *,
     grid: Grid | None = None,
     heads: Rows | None = None,
+    executor: Executor | None = None,
+    memory_mb: float = MEMORY_MB,
+    progress: Progress = SILENT,
 ) -> tuple[Predicate, ...]:
     """The candidate predicates of families on samples, in a fixed order, without repeats.
 
     grid: by default the activation outputs that the source holds, eight thresholds, eight partners. heads: a head value
-    for each sample, -1 for none, by default the network's own class. Their number is linear in the neurons. Raises
-    BadConfig for a family that there is not.
+    for each sample, -1 for none, by default the network's own class. executor: where the passes over the samples are made;
+    memory_mb: bounds what they hold. The number of candidates is linear in the neurons. Raises BadConfig for a family that
+    there is not.
     """
     listed = [family_of(f) for f in ([families] if isinstance(families, Family | str) else families)]
     grid = Grid(default_sites(source)) if grid is None else grid
     heads = classes_of(source) if heads is None else np.asarray(heads, dtype=np.int64)
-    pairs = choose_pairs(source, grid, heads) if any(family.paired for family in listed) else ()
+    paired = any(family.paired for family in listed)
+    pairs = choose_pairs(source, grid, heads, executor=executor, memory_mb=memory_mb) if paired else ()
     plan = Plan(source.sites, grid, pairs)
     measures = [family.measures(plan) for family in listed]
-    spreads = iter(survey(source, [measure for group in measures for measure in group], grid, heads))
+    wanted = [measure for group in measures for measure in group]
+    spreads = iter(survey(source, wanted, grid, heads, executor=executor, memory_mb=memory_mb, progress=progress))
     found: dict[Predicate, None] = {}
     for family, group in zip(listed, measures, strict=True):
         found |= dict.fromkeys(family.candidates(plan, tuple(islice(spreads, len(group)))))

@@ -41,7 +41,7 @@ def fired_in_python(exhibit):
     for claim in exhibit.spec.claims:
         formula = body_formula(claim.clause, exhibit.sites)
         for row in exhibit.test_rows:
-            flat = {site: [Fraction(v) for v in values[row].tolist()] for site, values in exhibit.trace.values.items()}
+            flat = {site: [Fraction(v) for v in values[row].tolist()] for site, values in exhibit.source.values.items()}
             if holds(formula, {exhibit.sites.value(site): values for site, values in flat.items()}):
                 found.add((row, claim.clause.id, claim.clause.head.arguments[0]))
     return found

@@ -32,7 +32,7 @@ class Hidden:
     def __init__(self, bits, unsure=()):
         self.bits, self.unsure, self.asked = bits, {tuple(body) for body in unsure}, []
 
-    def __call__(self, body):
+    def __call__(self, body, lower_bound):
         self.asked.append(body)
         if body in self.unsure:
             return Ruling(None)
