@@ -17,6 +17,7 @@ from verifier.domains.relaxations import undecided, values_read
 from verifier.engines.attack import Attack
 from verifier.engines.bound import bound_goals, closes, start_batch, tighten
 from verifier.engines.boxes import can_split_inputs, split_inputs
+from verifier.engines.lp_tree import lp_search
 from verifier.engines.milp import decide_milp
 from verifier.engines.points import point_test
 from verifier.engines.problem import Batch, GoalRow, Group, Searched, groups
@@ -42,8 +43,8 @@ class Turn:
     """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
 
     rounds: how many of an attack, which so ends the same whatever the clock says. most_inputs: only where there are so many
-    inputs at most; most_cases: only where so many entries are undecided at most, in a small network, so that a solver may go
-    through them.
+    inputs at most; most_cases: only where so many entries are undecided at most, and for solvers that go through them in a
+    small network.
     """
 
     engine: str
@@ -106,6 +107,7 @@ class Strategy:
         alone = {
             "boxes": self._split_inputs,
             "split": self._split_neurons,
+            "lp": self._split_by_programs,
             "smt": self._ask_smt,
             "milp": self._ask_milp,
         }
@@ -210,6 +212,10 @@ class Strategy:
         (case,) = cases
         return self._search(case, "split", branch_and_bound, rounds=GOAL_STEPS)
 
+    def _split_by_programs(self, cases: list[Case]) -> dict[Case, Verdict]:
+        (case,) = cases
+        return self._search(case, "lp", lp_search, rounds=(0,))
+
     def _search(self, case: Case, name: str, engine: Callable[..., Searched], *, rounds: Sequence[int]) -> dict[Case, Verdict]:
         """Prove the groups still open by cases."""
         hits: list[Array] = []
@@ -282,7 +288,9 @@ def _suits(turn: Turn, case: Case) -> bool:
         return False
     if turn.most_cases is None:
         return True
-    return (case.undecided or 0) <= turn.most_cases and _weights(case.query.network) <= FEW_WEIGHTS
+    # a linear program keeps only what is undecided; the other solvers see the whole network
+    few = turn.engine == "lp" or _weights(case.query.network) <= FEW_WEIGHTS
+    return few and (case.undecided or 0) <= turn.most_cases
 
 
 def _weights(network: Network) -> int:
