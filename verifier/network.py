@@ -15,6 +15,7 @@ from verifier.ops import (
     Concat,
     Conv,
     Cos,
+    Erf,
     Exp,
     Floor,
     LeakyRelu,
@@ -32,6 +33,7 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     Transpose,
@@ -160,7 +162,9 @@ def output_shape(op: Op, inputs: list[Shape]) -> Shape:
         case Power(exponent=exponent):
             assert exponent >= 2, f"the exponent must be a whole number >= 2, got {exponent}"
             return x
-        case Relu() | LeakyRelu() | Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Sign() | Floor():
+        case Relu() | LeakyRelu() | Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Sqrt() | Erf():
+            return x
+        case Sign() | Floor():
             return x
         case _:
             assert_never(op)

@@ -155,6 +155,16 @@ class Reciprocal:
 
 
 @dataclass(frozen=True, eq=False)
+class Sqrt:
+    """y = the square root of x; not defined below 0, so nothing is known of y where the bounds of x reach below 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Erf:
+    """y = 2 / sqrt(pi) times the integral of exp(-t ** 2) over t from 0 to x."""
+
+
+@dataclass(frozen=True, eq=False)
 class Power:
     """y = x ** exponent, a whole number >= 2."""
 
@@ -191,6 +201,8 @@ Op: TypeAlias = (
     | Cos
     | Exp
     | Reciprocal
+    | Sqrt
+    | Erf
     | Power
     | Sign
     | Floor
@@ -198,11 +210,11 @@ Op: TypeAlias = (
 
 LINEAR_OPS = (Linear, Conv, Scale, Sum, Reshape, Transpose, Concat, AveragePool, Select)
 ACTIVATION_OPS = (Relu, LeakyRelu)
-CURVE_OPS = (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Power)
+CURVE_OPS = (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Sqrt, Erf, Power)
 """Smooth functions of one entry: relaxed by two lines of any slope."""
 STEP_OPS = (Sign, Floor)
 """Piecewise constant functions of one entry."""
-TRANSCENDENTAL_OPS = (Sigmoid, Tanh, Sin, Cos, Exp)
+TRANSCENDENTAL_OPS = (Sigmoid, Tanh, Sin, Cos, Exp, Sqrt, Erf)
 """Functions whose value at a rational is not rational, so that no exact arithmetic reaches it."""
 
 

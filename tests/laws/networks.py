@@ -17,6 +17,7 @@ from verifier.ops import (
     Concat,
     Conv,
     Cos,
+    Erf,
     Exp,
     Floor,
     LeakyRelu,
@@ -33,6 +34,7 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     Transpose,
@@ -213,6 +215,35 @@ def softmax(w: Weights) -> Network:
     return Network("x", (1, 2), nodes, "y")
 
 
+def gelu(w: Weights) -> Network:
+    """a (1 + erf(a / sqrt(2))) / 2 of a linear map."""
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("i", Scale(frozen_array([[0.5**0.5]]), frozen_array([[0.0]])), ("a",)),
+        Node("e", Erf(), ("i",)),
+        Node("g", Scale(frozen_array([[0.5]]), frozen_array([[0.5]])), ("e",)),
+        Node("p", Product(), ("a", "g")),
+        Node("y", w.linear(3, 2), ("p",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
+def layer_norm(w: Weights) -> Network:
+    """The differences of three entries from their mean, over the square root of their variance."""
+    center = np.eye(3) - np.full((3, 3), 1 / 3)
+    nodes = (
+        Node("a", w.linear(2, 3), ("x",)),
+        Node("c", Linear(frozen_array(center), frozen_array(np.zeros(3))), ("a",)),
+        Node("q", Power(2), ("c",)),
+        Node("v", Linear(frozen_array(np.full((3, 3), 1 / 3)), frozen_array(np.full(3, 0.1))), ("q",)),
+        Node("r", Sqrt(), ("v",)),
+        Node("i", Reciprocal(), ("r",)),
+        Node("n", Product(), ("c", "i")),
+        Node("y", w.linear(3, 2), ("n",)),
+    )
+    return Network("x", (1, 2), nodes, "y")
+
+
 KINDS: dict[str, Callable[[Weights], Network]] = {
     "mlp": mlp,
     "deep": deep,
@@ -234,6 +265,8 @@ CURVED_KINDS: dict[str, Callable[[Weights], Network]] = {
     "waves": waves,
     "quotient": quotient,
     "softmax": softmax,
+    "gelu": gelu,
+    "layer_norm": layer_norm,
 }
 """With values that are rounded on every grid."""
 

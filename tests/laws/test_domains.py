@@ -16,6 +16,7 @@ from verifier.formula import at_least, at_most
 from verifier.network import Network, Node
 from verifier.ops import (
     Cos,
+    Erf,
     Exp,
     Floor,
     Linear,
@@ -27,12 +28,14 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     frozen_array,
 )
 
 SEEDS = range(4)
+UNBOUNDED = [Exp(), Reciprocal(), Power(3), Power(2), Sin(), Cos(), Sigmoid(), Tanh(), Sqrt(), Erf(), Sign(), Floor()]
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def test_overflow_gives_wide_bounds_and_no_nan(domain: str, scale: float) -> Non
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e200])
-@pytest.mark.parametrize("op", [Exp(), Reciprocal(), Power(3), Power(2), Sin(), Cos(), Sigmoid(), Tanh(), Sign(), Floor()])
+@pytest.mark.parametrize("op", UNBOUNDED, ids=lambda op: f"{type(op).__name__}{getattr(op, 'exponent', '')}")
 def test_unbounded_curves_give_wide_bounds_and_no_nan(domain: str, scale: float, op) -> None:
     """1 / x across 0, exp past the largest float, and what products, curves and sums make of infinite bounds."""
     nodes = (

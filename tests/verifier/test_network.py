@@ -12,6 +12,7 @@ from verifier.ops import (
     Concat,
     Conv,
     Cos,
+    Erf,
     Exp,
     Floor,
     Linear,
@@ -26,6 +27,7 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     Transpose,
@@ -63,7 +65,7 @@ SHAPES = [
     (Select(np.array([1]), ()), [(3,)], ()),
     (Product(), [(1, 3), (1, 3)], (1, 3)),
     (Power(3), [(1, 3)], (1, 3)),
-    *((op, [(2, 3)], (2, 3)) for op in (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Reciprocal(), Sign(), Floor())),
+    *((op, [(2, 3)], (2, 3)) for op in (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Reciprocal(), Sqrt(), Erf(), Sign(), Floor())),
 ]
 
 MISFITS = [

@@ -18,6 +18,7 @@ from verifier.ops import (
     ACTIVATION_OPS,
     Array,
     Cos,
+    Erf,
     Exp,
     Floor,
     LeakyRelu,
@@ -29,6 +30,7 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Tanh,
 )
 
@@ -153,7 +155,7 @@ def image(model: FloatModel, node: Node, sides: Mapping[str, Pair]) -> Pair:
         case Floor():
             # sound: the floor rises, and is exact in float64.
             return np.floor(inputs[0][0]), np.floor(inputs[0][1])
-        case Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Power():
+        case Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Sqrt() | Erf() | Power():
             return curves.image(node.op, *inputs[0])
         case _:
             return _linear_image(model.maps[node.output], inputs)

@@ -1,7 +1,7 @@
 """Smooth functions of one entry, enclosed in float64: values, images of intervals, and lines below and above.
 
-Assumption: numpy's float64 exp, tanh, sin, cos and arccos, arcsin err by at most 4 units in the last place (of 1, for sin and
-cos); 16 are charged, and TINY for results that underflow. Arguments of sin and cos
+Assumption: numpy's float64 exp, tanh, sin, cos and arccos, arcsin and scipy's erf err by at most 4 units in the last place (of
+1, for sin and cos); 16 are charged, and TINY for results that underflow. Arguments of sin and cos
 beyond 2**20 are taken to give anything in [-1, 1].
 """
 
@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import erf
 
 from verifier.check.rounding import TINY, UNIT, above, below, gamma
-from verifier.ops import Array, Cos, Exp, Op, Power, Reciprocal, Sigmoid, Sin, Tanh
+from verifier.ops import Array, Cos, Erf, Exp, Op, Power, Reciprocal, Sigmoid, Sin, Sqrt, Tanh
 
 Pair = tuple[Array, Array]
 
@@ -19,6 +20,7 @@ RELATIVE = 64 * UNIT
 """More than 16 units in the last place, as part of the number."""
 FARTHEST = 2.0**20
 TURN = 2 * np.pi
+STEEPEST_ERF = 2 / np.sqrt(np.pi)
 NEAR = 1e-9
 """Of a turn: far more than float64 errs by in counting turns up to FARTHEST."""
 
@@ -47,6 +49,10 @@ def image(op: Op, low: Array, high: Array) -> Pair:
                 known = (low > 0) | (high < 0)
                 # sound: 1 / x falls on either side of 0 and is not defined at 0.
                 return np.where(known, below(1.0 / high), -np.inf), np.where(known, above(1.0 / low), np.inf)
+            case Sqrt():
+                known = low >= 0
+                # sound: the root rises; it is not defined below 0.
+                return np.where(known, curve(op).value(low)[0], -np.inf), np.where(known, curve(op).value(high)[1], np.inf)
             case Power(exponent=exponent) if exponent % 2 == 0:
                 nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
                 # sound: an even power rises with |x|.
@@ -140,7 +146,7 @@ def _within(pair: Pair, least: float, most: float) -> Pair:
 
 
 def _absolute(result: Array) -> Pair:
-    """An enclosure of numbers in [0, 1] made from such by a few operations, that err by units of 1."""
+    """An enclosure of numbers in [0, 1.2] made from such by a few operations, that err by units of 1."""
     return result - 4 * RELATIVE, result + 4 * RELATIVE
 
 
@@ -191,6 +197,26 @@ def _power_place(slope: Array, side: int, exponent: int) -> Array:
     return side * (size / exponent) ** (1.0 / (exponent - 1))
 
 
+def _root(x: Array) -> Pair:
+    """sound: square roots are rounded correctly, and none is negative."""
+    y = np.sqrt(x)
+    return np.where(x >= 0, np.maximum(below(y), 0.0), -np.inf), np.where(x >= 0, above(y), np.inf)
+
+
+def _root_place(slope: Array, side: int) -> Array:
+    """1 / (2 sqrt(x)) = slope; a falling line is farthest below the root at the right end."""
+    return np.where(slope > 0, 0.25 / (slope * slope), np.inf)
+
+
+def _erf_slope(x: Array) -> Pair:
+    return _absolute(STEEPEST_ERF * np.exp(-x * x))
+
+
+def _erf_place(slope: Array, side: int) -> Array:
+    """STEEPEST_ERF * exp(-x * x) = slope."""
+    return side * np.sqrt(np.log(STEEPEST_ERF / np.clip(slope, 1e-300, STEEPEST_ERF)))
+
+
 def _reciprocal(x: Array) -> Pair:
     return below(1.0 / x), above(1.0 / x)
 
@@ -208,6 +234,8 @@ CURVES: Mapping[type, Curve] = {
         lambda slope, side: np.log(slope),
         (False, False),
     ),
+    Erf: Curve(lambda x: _within(_near(erf(x)), -1.0, 1.0), _erf_slope, _erf_place, (False, True)),
+    Sqrt: Curve(_root, lambda x: _near(0.5 / np.sqrt(x)), _root_place, (True, True)),
     Reciprocal: Curve(_reciprocal, _reciprocal_slope, lambda slope, side: side / np.sqrt(-slope), (True, False)),
 }
 

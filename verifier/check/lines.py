@@ -8,7 +8,7 @@ from verifier.check.curves import offset_above, offset_below, tangent_slope, val
 from verifier.check.float_model import least_slope
 from verifier.check.rounding import above
 from verifier.network import Node
-from verifier.ops import Array, Reciprocal
+from verifier.ops import Array, Reciprocal, Sqrt
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,8 @@ def curve_lines(
     unknown = ~(np.isfinite(lower) & np.isfinite(upper))
     if isinstance(node.op, Reciprocal):
         unknown |= (lower <= 0) & (upper >= 0)
+    if isinstance(node.op, Sqrt):
+        unknown |= lower < 0
     low, low_offset = _line(node, lower, upper, slopes, is_above=False)
     high, high_offset = _line(node, lower, upper, upper_slopes, is_above=True)
     if unknown.any():

@@ -25,6 +25,7 @@ from verifier.ops import (
     Concat,
     Conv,
     Cos,
+    Erf,
     Exp,
     Floor,
     LeakyRelu,
@@ -40,6 +41,7 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     Transpose,
@@ -186,7 +188,7 @@ def _evaluate(network: Network, node: Node, inputs: Sequence[Ratio]) -> Ratio:
             return (whole > 0).astype(object) * 1 - (whole < 0).astype(object) * 1, 1
         case Floor():
             return whole // denominator, 1
-        case Sigmoid() | Tanh() | Sin() | Cos() | Exp():
+        case Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Sqrt() | Erf():
             raise AssertionError("transcendental functions are refused before")
         case Linear() | Conv() | Scale() | Sum() | Reshape() | Transpose() | Concat() | AveragePool() | Select():
             return _apply(linear_map(node, [network.shapes[name] for name in node.inputs]), inputs)

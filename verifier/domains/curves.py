@@ -9,12 +9,16 @@ Tangents with a free place: Shi et al., arXiv:2405.21063 (GenBaB).
 """
 
 from collections.abc import Callable
+from math import pi
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from verifier.ops import Cos, Exp, Power, Reciprocal, Sigmoid, Sin, Tanh
+from verifier.ops import Cos, Erf, Exp, Power, Reciprocal, Sigmoid, Sin, Sqrt, Tanh
+
+STEEPEST_ERF = 2 / pi**0.5
+"""The derivative of erf at 0, where it is greatest."""
 
 FAR = 1e5
 """Beyond this, float64 loses too much of a sine's phase: only -1 <= sin <= 1 is used."""
@@ -26,6 +30,8 @@ VALUE: dict[type, Callable[[Any, Tensor], Tensor]] = {
     Cos: lambda op, z: z.cos(),
     Exp: lambda op, z: z.exp(),
     Reciprocal: lambda op, z: z.reciprocal(),
+    Sqrt: lambda op, z: z.sqrt(),
+    Erf: lambda op, z: z.erf(),
     Power: lambda op, z: z**op.exponent,
 }
 
@@ -36,6 +42,8 @@ DERIVATIVE: dict[type, Callable[[Any, Tensor], Tensor]] = {
     Cos: lambda op, z: -z.sin(),
     Exp: lambda op, z: z.exp(),
     Reciprocal: lambda op, z: -(z.reciprocal() ** 2),
+    Sqrt: lambda op, z: 0.5 / z.sqrt(),
+    Erf: lambda op, z: STEEPEST_ERF * (-z * z).exp(),
     Power: lambda op, z: op.exponent * z ** (op.exponent - 1),
 }
 
@@ -84,6 +92,16 @@ def _reciprocal_stationary(op: Reciprocal, slope: Tensor, low: Tensor, high: Ten
     return [place if lowest else -place]
 
 
+def _sqrt_stationary(op: Sqrt, slope: Tensor, low: Tensor, high: Tensor, lowest: bool) -> list[Tensor]:
+    return [] if lowest else [torch.where(slope > 0, 0.25 / slope**2, torch.inf)]  # concave
+
+
+def _erf_stationary(op: Erf, slope: Tensor, low: Tensor, high: Tensor, lowest: bool) -> list[Tensor]:
+    # f' = STEEPEST_ERF * exp(-z**2) = slope; f is convex for z < 0
+    place = (STEEPEST_ERF / slope.clamp(1e-300, STEEPEST_ERF)).log().sqrt()
+    return [-place if lowest else place]
+
+
 def _power_stationary(op: Power, slope: Tensor, low: Tensor, high: Tensor, lowest: bool) -> list[Tensor]:
     root = (slope.abs() / op.exponent) ** (1 / (op.exponent - 1))
     if op.exponent % 2 == 0:
@@ -98,6 +116,8 @@ STATIONARY: dict[type, Callable[[Any, Tensor, Tensor, Tensor, bool], list[Tensor
     Cos: _cos_stationary,
     Exp: _exp_stationary,
     Reciprocal: _reciprocal_stationary,
+    Sqrt: _sqrt_stationary,
+    Erf: _erf_stationary,
     Power: _power_stationary,
 }
 """The places where f(z) - slope * z may be locally lowest (or highest) inside the bounds, near enough to either end."""
@@ -121,6 +141,8 @@ def intercept(op: Any, slope: Tensor, low: Tensor, high: Tensor, *, lowest: bool
             heights = [torch.where(far, -sign, height) for height in heights]
         if isinstance(op, Reciprocal):
             heights = [torch.where((low <= 0) & (high >= 0), -sign * torch.inf, height) for height in heights]
+        if isinstance(op, Sqrt):
+            heights = [torch.where(low < 0, -sign * torch.inf, height) for height in heights]
         best = torch.full_like(slope + low, torch.inf)
         at, top = torch.zeros_like(best), sign * best
         for place, height in zip(places, heights, strict=True):
@@ -149,7 +171,7 @@ def slope_range(op: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 def bends(op: Any, low: Tensor) -> list[Tensor]:
     """The places where f'' changes its sign, for periodic functions the first two at or above low."""
     match op:
-        case Sigmoid() | Tanh():
+        case Sigmoid() | Tanh() | Erf():
             return [torch.zeros_like(low)]
         case Power(exponent=exponent):
             return [torch.zeros_like(low)] if exponent % 2 else []

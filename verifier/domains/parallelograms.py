@@ -14,11 +14,11 @@ from torch import Tensor
 from verifier.domains.curves import DERIVATIVE, STATIONARY, curve_value
 from verifier.domains.ranges import FAR, RANGES, Interval
 from verifier.domains.rounding import TINY, UNIT, center_radius
-from verifier.ops import Cos, Exp, Floor, Power, Reciprocal, Sigmoid, Sign, Sin, Tanh
+from verifier.ops import Cos, Erf, Exp, Floor, Power, Reciprocal, Sigmoid, Sign, Sin, Sqrt, Tanh
 
 # Slope, middle and half: f(x) lies within half of slope * x + middle, for every x between the bounds.
 Parallelogram: TypeAlias = tuple[Tensor, Tensor, Tensor]
-Curve: TypeAlias = Sigmoid | Tanh | Sin | Cos | Exp | Reciprocal | Power
+Curve: TypeAlias = Sigmoid | Tanh | Sin | Cos | Exp | Reciprocal | Sqrt | Erf | Power
 
 ERROR = 256 * UNIT
 """Relative to the sizes that enter a bound: twice the error of a curve and its derivative, and a dozen roundings."""
@@ -74,13 +74,15 @@ def residual(op: Curve, slope: Tensor, lower: Tensor, upper: Tensor) -> Interval
         unknown |= (upper - lower > WIDEST) | (torch.maximum(lower.abs(), upper.abs()) > FAR)
     if isinstance(op, Reciprocal):
         unknown |= (lower <= 0) & (upper >= 0)
+    if isinstance(op, Sqrt):
+        unknown |= lower < 0
     return low.masked_fill(unknown, -torch.inf), high.masked_fill(unknown, torch.inf)
 
 
 def _bend(op: Curve, lower: Tensor, upper: Tensor) -> Tensor:
     """The place between the bounds where f'' changes its sign; the upper bound where it does not."""
     match op:
-        case Sigmoid() | Tanh():
+        case Sigmoid() | Tanh() | Erf():
             return torch.zeros_like(lower).clamp(lower, upper)
         case Power(exponent=exponent) if exponent % 2:
             return torch.zeros_like(lower).clamp(lower, upper)
@@ -96,8 +98,10 @@ def _convex(op: Curve, lower: Tensor, upper: Tensor) -> Tensor:
     """Whether f is convex on a stretch without a bend; else it is concave."""
     middle = 0.5 * lower + 0.5 * upper
     match op:
-        case Sigmoid() | Tanh():
+        case Sigmoid() | Tanh() | Erf():
             return middle <= 0
+        case Sqrt():
+            return torch.zeros_like(middle, dtype=torch.bool)
         case Sin() | Cos():
             return curve_value(op, middle) <= 0  # f'' = -f
         case Exp():

@@ -1,7 +1,7 @@
 """The exact range of each curve, step and product over intervals, rounded outward.
 
-Assumption: torch's exp, cosh, sigmoid, tanh, sin and cos of a float64 are within 4 ulp of the exact value, or within 1e-300 of
-it; twice that is allowed for. Sines of large arguments, the hardest part of a library, are not asked for.
+Assumption: torch's exp, cosh, sigmoid, tanh, erf, sin and cos of a float64 are within 4 ulp of the exact value, or within
+1e-300 of it; twice that is allowed for. Sines of large arguments, the hardest part of a library, are not asked for.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from verifier.domains.rounding import TINY, UNIT, above, below
 from verifier.evaluate import FORWARD
-from verifier.ops import Cos, Exp, Floor, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Tanh
+from verifier.ops import Cos, Erf, Exp, Floor, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Sqrt, Tanh
 
 # Lower and upper, each of shape (batch, *value shape).
 Interval: TypeAlias = tuple[Tensor, Tensor]
@@ -23,7 +23,7 @@ LIBM = 16 * UNIT
 FAR = 1e5
 """Beyond this only -1 <= sin <= 1 is used."""
 
-LIMITS: dict[type, tuple[float, float]] = {Sigmoid: (0.0, 1.0), Tanh: (-1.0, 1.0), Exp: (0.0, torch.inf)}
+LIMITS: dict[type, tuple[float, float]] = {Sigmoid: (0.0, 1.0), Tanh: (-1.0, 1.0), Erf: (-1.0, 1.0), Exp: (0.0, torch.inf)}
 PEAK: dict[type, float] = {Sin: 0.5 * pi, Cos: 0.0}
 
 
@@ -38,7 +38,7 @@ def raised(value: Tensor, error: float, absolute: float = TINY) -> Tensor:
     return -lowered(-value, error, absolute)
 
 
-def increasing(op: Sigmoid | Tanh | Exp, inputs: list[Interval]) -> Interval:
+def increasing(op: Sigmoid | Tanh | Erf | Exp, inputs: list[Interval]) -> Interval:
     """The curve at both ends."""
     lower, upper = inputs[0]
     curve = FORWARD[type(op)]
@@ -75,6 +75,15 @@ def reciprocal(op: Reciprocal, inputs: list[Interval]) -> Interval:
     return low.masked_fill(holds_zero, -torch.inf), high.masked_fill(holds_zero, torch.inf)
 
 
+def root(op: Sqrt, inputs: list[Interval]) -> Interval:
+    """The square root at both ends; nothing is known where the interval reaches below 0."""
+    lower, upper = inputs[0]
+    undefined = lower < 0
+    # sound: increasing, and square roots are rounded correctly
+    low, high = below(lower.clamp(min=0.0).sqrt()).clamp(min=0.0), above(upper.clamp(min=0.0).sqrt())
+    return low.masked_fill(undefined, -torch.inf), high.masked_fill(undefined, torch.inf)
+
+
 def power(op: Power, inputs: list[Interval]) -> Interval:
     """x ** n at the ends, and 0 where an even power turns inside."""
     lower, upper = inputs[0]
@@ -107,10 +116,12 @@ def multiplied(op: Product, inputs: list[Interval]) -> Interval:
 RANGES: dict[type, Callable[[Any, list[Interval]], Interval]] = {
     Sigmoid: increasing,
     Tanh: increasing,
+    Erf: increasing,
     Exp: increasing,
     Sin: wave,
     Cos: wave,
     Reciprocal: reciprocal,
+    Sqrt: root,
     Power: power,
     Sign: step,
     Floor: step,

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
+from verifier.formats.normalisation import gelu
 from verifier.formats.onnx_call import Call
 from verifier.formats.rewrites import (
     ONE,
@@ -28,6 +29,7 @@ from verifier.formats.softmax import softmax
 from verifier.ops import (
     Array,
     Cos,
+    Erf,
     Exp,
     Floor,
     LeakyRelu,
@@ -38,6 +40,7 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Tanh,
     frozen_array,
 )
@@ -172,6 +175,13 @@ def _abs(call: Call) -> None:
     absolute(call.builder, call.output, call.value(0))
 
 
+def _gelu(call: Call) -> None:
+    form = call.text("approximate", "none")
+    if form not in ("none", "tanh"):
+        raise call.refuse(f"the approximation {form}; none and tanh are")
+    gelu(call.builder, call.output, call.value(0), tanh=form == "tanh")
+
+
 def _softmax(call: Call) -> None:
     shape = call.shape(0)
     axis = call.axis(-1 if call.opset >= 13 else 1, len(shape), end=call.opset < 13)
@@ -231,8 +241,10 @@ ELEMENTWISE: Mapping[str, Callable[[Call], None]] = {
     "Cos": _each(Cos()),
     "Div": _div,
     "Dropout": _dropout,
+    "Erf": _each(Erf()),
     "Exp": _each(Exp()),
     "Floor": _each(Floor()),
+    "Gelu": _gelu,
     "Identity": _copy,
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _log_softmax,
@@ -249,6 +261,7 @@ ELEMENTWISE: Mapping[str, Callable[[Call], None]] = {
     "Sign": _each(Sign()),
     "Sin": _each(Sin()),
     "Softmax": _softmax,
+    "Sqrt": _each(Sqrt()),
     "Sub": _sub,
     "Sum": _sum,
     "Tanh": _each(Tanh()),

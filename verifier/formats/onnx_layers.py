@@ -6,6 +6,7 @@ import numpy as np
 
 from verifier.errors import BadNetwork
 from verifier.formats.build import affine, swapped_axes
+from verifier.formats.normalisation import layer_norm
 from verifier.formats.onnx_call import Call
 from verifier.formats.products import multiplied
 from verifier.formats.rewrites import ONE, total
@@ -139,12 +140,22 @@ def _batch_norm(call: Call) -> None:
     call.builder.add(call.output, op, call.value(0))
 
 
+def _layer_norm(call: Call) -> None:
+    call.one_output()
+    rank = len(call.shape(0))
+    axes = range(call.axis(-1, rank, end=False), rank)
+    epsilon = float(call.attributes.get("epsilon", np.float32(1e-5)))
+    shift = call.weights(2) if call.name(2) else None
+    layer_norm(call.builder, call.output, call.value(0), axes, epsilon, call.weights(1), shift, op=call.op, node=call.label)
+
+
 LAYERS: Mapping[str, Callable[[Call], None]] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
+    "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
 }

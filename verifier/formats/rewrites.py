@@ -22,6 +22,7 @@ from verifier.ops import (
     Relu,
     Reshape,
     Scale,
+    Sqrt,
     Sum,
     Transpose,
     frozen_array,
@@ -58,13 +59,20 @@ def _alike(builder: NetworkBuilder, output: str, values: list[str], *, op: str, 
 
 
 def power(builder: NetworkBuilder, output: str, value: str, exponents: Array, *, op: str, node: str) -> None:
-    """output = value ** exponent for one whole exponent other than 0; a negative one is the reciprocal of a power."""
+    """output = value ** exponent for one exponent, whole and not 0, or 1/2; a negative one is the reciprocal of a power."""
     shape = common_shape([builder.shapes[value], exponents.shape], op=op, node=node)
     found = {float(n) for n in exponents.reshape(-1)}
     exponent = next(iter(found)) if len(found) == 1 else 0.0
+    if abs(exponent) == 0.5:
+        value = broadcast(builder, output, "widened", value, shape)
+        source = value if exponent > 0 else builder.step(output, "root", Sqrt(), value)
+        builder.add(output, Sqrt() if exponent > 0 else Reciprocal(), source)
+        return
     if exponent != round(exponent) or not 1 <= abs(exponent) <= MAX_EXPONENT:
         given = ", ".join(map(str, sorted(found)[:5]))
-        raise UnsupportedOp(op, node, f"exponent {given}; one whole number from 1 to {MAX_EXPONENT}, or its negative, is")
+        raise UnsupportedOp(
+            op, node, f"exponent {given}; one whole number from 1 to {MAX_EXPONENT}, or 0.5, or its negative, is"
+        )
     value = broadcast(builder, output, "widened", value, shape)
     match int(exponent):
         case 1:

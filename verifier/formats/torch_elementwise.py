@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from verifier.formats.normalisation import gelu, variance
 from verifier.formats.rewrites import (
     ZERO,
     absolute,
@@ -22,7 +23,23 @@ from verifier.formats.rewrites import (
 from verifier.formats.scales import reciprocal, scaled, shifted
 from verifier.formats.softmax import softmax
 from verifier.formats.torch_call import Call
-from verifier.ops import Array, Cos, Exp, Floor, LeakyRelu, Op, Reciprocal, Relu, Sigmoid, Sign, Sin, Tanh, frozen_array
+from verifier.ops import (
+    Array,
+    Cos,
+    Erf,
+    Exp,
+    Floor,
+    LeakyRelu,
+    Op,
+    Reciprocal,
+    Relu,
+    Sigmoid,
+    Sign,
+    Sin,
+    Sqrt,
+    Tanh,
+    frozen_array,
+)
 
 aten = torch.ops.aten
 
@@ -158,6 +175,25 @@ def _reduce(call: Call, *, mean: bool) -> None:
     reduced(call.builder, call.output, call.value(source), axes, keep=keep, mean=mean, op=call.op, node=call.label)
 
 
+def _variance(call: Call) -> None:
+    source = call.argument(0, "self")
+    rank = len(call.shape(source))
+    axes = sorted(axis % rank for axis in call.integers(1, "dim", ())) or list(range(rank))
+    given = call.node.kwargs.get("correction")
+    correction = 1.0 if given is None else call.number("correction", 1.0)
+    keep, name = bool(call.node.kwargs.get("keepdim", False)), call.value(source)
+    variance(call.builder, call.output, name, axes, correction, keep=keep, op=call.op, node=call.label)
+
+
+def _gelu(call: Call) -> None:
+    gelu(call.builder, call.output, call.value(call.argument(0, "self")), tanh=call.node.kwargs.get("approximate") == "tanh")
+
+
+def _rsqrt(call: Call) -> None:
+    root = call.builder.step(call.output, "root", Sqrt(), call.value(call.argument(0, "self")))
+    call.builder.add(call.output, Reciprocal(), root)
+
+
 def _copy(call: Call) -> None:
     call.builder.copy(call.output, call.value(call.argument(0, "self")))
 
@@ -174,6 +210,7 @@ ELEMENTWISE: Mapping[Any, Callable[[Call], None]] = {
     aten._softmax.default: _softmax,
     aten._to_copy.default: _cast,
     aten.abs.default: _abs,
+    aten.add.Scalar: _add,
     aten.add.Tensor: _add,
     aten.alias.default: _copy,
     aten.clamp.Tensor: _clamp,
@@ -181,8 +218,10 @@ ELEMENTWISE: Mapping[Any, Callable[[Call], None]] = {
     aten.clone.default: _copy,
     aten.cos.default: _each(Cos()),
     aten.div.Tensor: _div,
+    aten.erf.default: _each(Erf()),
     aten.exp.default: _each(Exp()),
     aten.floor.default: _each(Floor()),
+    aten.gelu.default: _gelu,
     aten.hardtanh.default: _hardtanh,
     aten.leaky_relu.default: _leaky_relu,
     aten.maximum.default: _maximum,
@@ -195,10 +234,13 @@ ELEMENTWISE: Mapping[Any, Callable[[Call], None]] = {
     aten.pow.Tensor_Scalar: _pow,
     aten.reciprocal.default: _each(Reciprocal()),
     aten.relu.default: _each(Relu()),
+    aten.rsqrt.default: _rsqrt,
     aten.sigmoid.default: _each(Sigmoid()),
     aten.sign.default: _each(Sign()),
     aten.sin.default: _each(Sin()),
+    aten.sqrt.default: _each(Sqrt()),
     aten.sub.Tensor: _sub,
     aten.sum.dim_IntList: _sum,
     aten.tanh.default: _each(Tanh()),
+    aten.var.correction: _variance,
 }

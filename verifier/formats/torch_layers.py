@@ -8,6 +8,7 @@ import torch
 
 from verifier.errors import BadNetwork
 from verifier.formats.build import affine
+from verifier.formats.normalisation import layer_norm
 from verifier.formats.products import multiplied
 from verifier.formats.scales import batch_norm
 from verifier.formats.torch_call import Call
@@ -59,6 +60,16 @@ def _batch_norm(call: Call) -> None:
     call.builder.add(call.output, batch_norm(scale, shift, mean, variance, epsilon, rank=rank, node=call.label), source)
 
 
+def _layer_norm(call: Call) -> None:
+    source = call.argument(0, "input")
+    rank, lengths = len(call.shape(source)), call.integers(1, "normalized_shape", ())
+    scale, shift = (
+        None if given is None else call.weights(given) for given in (call.argument(2, "weight"), call.argument(3, "bias"))
+    )
+    axes, epsilon = range(rank - len(lengths), rank), float(call.argument(4, "eps"))
+    layer_norm(call.builder, call.output, call.value(source), axes, epsilon, scale, shift, op=call.op, node=call.label)
+
+
 def _windows(call: Call, dilation: Shape, ceil_position: int) -> Windows:
     shape, axes = call.builder.shapes[call.value(call.argument(0, "self"))], len(dilation)
     if len(shape) != axes + 2 or shape[0] != 1:
@@ -100,4 +111,5 @@ LAYERS: Mapping[Any, Callable[[Call], None]] = {
     aten.convolution.default: _convolution,
     aten.max_pool2d_with_indices.default: _max_pool2d,
     aten.mm.default: _matmul,
+    aten.native_layer_norm.default: _layer_norm,
 }

@@ -18,7 +18,11 @@ OPERATORS: Mapping[Any, Callable[[Call], None]] = {**ELEMENTWISE, **LAYERS, **RE
 CHECKS = (aten._assert_tensor_metadata.default,)
 """Nodes without a result: they check what the exporter has already made sure of."""
 
-FIRST_OF_SEVERAL = (aten._native_batch_norm_legit_no_training.default, aten.max_pool2d_with_indices.default)
+FIRST_OF_SEVERAL = (
+    aten._native_batch_norm_legit_no_training.default,
+    aten.max_pool2d_with_indices.default,
+    aten.native_layer_norm.default,
+)
 """Operators whose result is a tuple of which only the first entry is a network value."""
 
 PARTS = (aten.split_with_sizes.default,)

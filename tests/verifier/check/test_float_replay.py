@@ -17,6 +17,7 @@ from verifier.network import Network, Node
 from verifier.ops import (
     CURVE_OPS,
     Cos,
+    Erf,
     Exp,
     Floor,
     Linear,
@@ -28,13 +29,14 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     frozen_array,
 )
 
 seeds = st.integers(0, 2**32 - 1)
-CURVES = (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Power(2), Power(3), Power(5), Reciprocal())
+CURVES = (Sigmoid(), Tanh(), Erf(), Sin(), Cos(), Exp(), Power(2), Power(3), Power(5), Reciprocal())
 EXACT: Mapping[type, Callable] = {
     Sigmoid: lambda x: 1 / (1 + mpmath.exp(-x)),
     Tanh: mpmath.tanh,
@@ -42,6 +44,8 @@ EXACT: Mapping[type, Callable] = {
     Cos: mpmath.cos,
     Exp: mpmath.exp,
     Reciprocal: lambda x: 1 / x,
+    Sqrt: mpmath.sqrt,
+    Erf: mpmath.erf,
     Relu: lambda x: max(x, mpmath.mpf(0)),
     Sign: mpmath.sign,
     Floor: mpmath.floor,
@@ -85,7 +89,11 @@ def inverted(rng: np.random.Generator) -> Network:
         Node("q", Power(2), ("z",)),
         Node("b", Linear(frozen_array(np.eye(3)), frozen_array(rng.choice([0.0, 0.5, 1.0], size=3))), ("q",)),
         Node("r", Reciprocal(), ("b",)),
-        Node("y", linear(rng, 3, 2), ("r",)),
+        Node("d", Sqrt(), ("b",)),
+        Node("i", Reciprocal(), ("d",)),
+        Node("n", Product(), ("z", "i")),
+        Node("w", Sum((1.0, -0.5, 0.25)), ("r", "n", "d")),
+        Node("y", linear(rng, 3, 2), ("w",)),
     )
     return Network("x", (1, 3), nodes, "y")
 

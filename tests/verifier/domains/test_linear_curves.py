@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from laws.networks import chain
+from scipy.special import erf
 
 from verifier.domains.choices import Choices, Rows
 from verifier.domains.curves import bends, default_slope, intercept, slope_range
@@ -14,7 +15,7 @@ from verifier.domains.interval import interval_bounds
 from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import planes
 from verifier.network import Network, Node
-from verifier.ops import Cos, Exp, Floor, Linear, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Tanh, frozen_array
+from verifier.ops import Cos, Erf, Exp, Floor, Linear, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Sqrt, Tanh, frozen_array
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ CASES = {
     "cos": Case(Cos(), np.cos, mpmath.cos, 12.0),
     "exp": Case(Exp(), np.exp, mpmath.exp, 6.0),
     "reciprocal": Case(Reciprocal(), lambda z: 1 / z, lambda z: 1 / z, 4.0),
+    "root": Case(Sqrt(), np.sqrt, mpmath.sqrt, 4.0),
+    "erf": Case(Erf(), lambda z: erf(z.astype(np.float64)), mpmath.erf, 4.0),
     "square": Case(Power(2), lambda z: z**2, lambda z: z**2, 4.0),
     "cube": Case(Power(3), lambda z: z**3, lambda z: z**3, 4.0),
     "fifth": Case(Power(5), lambda z: z**5, lambda z: z**5, 2.0),
@@ -50,6 +53,8 @@ def boxes(case: Case, rng: np.random.Generator, count: int) -> tuple[torch.Tenso
         sign = rng.choice([-1.0, 1.0], count)
         ends = sign * (0.01 + np.abs(middle)), sign * (0.01 + np.abs(middle) + width)
         low, high = np.minimum(*ends), np.maximum(*ends)
+    if isinstance(case.op, Sqrt):
+        low, high = 0.01 + np.abs(middle), 0.01 + np.abs(middle) + width
     return torch.from_numpy(low), torch.from_numpy(high)
 
 
@@ -137,7 +142,7 @@ def check_line(case: Case, low: float, high: float, slope: float, shift: float, 
     spots = {z for z in (low, high, low / 2, high / 2, 0.0, 1.0, -1.0, 3.0, -3.0) if low <= z <= high and np.isfinite(z)}
     with mpmath.workdps(330):
         for spot in spots:
-            if abs(spot) > 1e4 and isinstance(case.op, Exp | Sigmoid | Tanh):
+            if abs(spot) > 1e4 and isinstance(case.op, Exp | Sigmoid | Tanh | Erf):
                 continue  # mpmath takes long, and the ends have said it
             z = mpmath.mpf(spot)
             value, line = case.exact(z), mpmath.mpf(slope) * z
@@ -199,7 +204,7 @@ def test_products_and_steps_by_hand() -> None:
 
 
 def test_bends_lie_where_the_second_derivative_changes_sign() -> None:
-    for name in ("sigmoid", "tanh", "sin", "cos", "cube"):
+    for name in ("sigmoid", "tanh", "erf", "sin", "cos", "cube"):
         case = CASES[name]
         for z in bends(case.op, torch.linspace(-9, 9, 40, dtype=torch.float64)):
             z = z.numpy().astype(np.longdouble)

@@ -13,7 +13,7 @@ from verifier.domains.parallelograms import parallelogram
 from verifier.domains.ranges import FAR, LIBM, RANGES
 from verifier.domains.rounding import TINY
 from verifier.evaluate import FORWARD
-from verifier.ops import Cos, Exp, Floor, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Tanh
+from verifier.ops import Cos, Erf, Exp, Floor, Power, Product, Reciprocal, Sigmoid, Sign, Sin, Sqrt, Tanh
 
 mpmath.mp.dps = 50
 
@@ -24,6 +24,8 @@ EXACT = {
     "cos": (Cos(), mpmath.cos),
     "exp": (Exp(), mpmath.exp),
     "reciprocal": (Reciprocal(), lambda x: 1 / x),
+    "root": (Sqrt(), mpmath.sqrt),
+    "erf": (Erf(), mpmath.erf),
     "square": (Power(2), lambda x: x**2),
     "cube": (Power(3), lambda x: x**3),
     "sixth power": (Power(6), lambda x: x**6),
@@ -55,6 +57,8 @@ def boxes(draw, op):
     if isinstance(op, Reciprocal):
         near = abs(center) + 1e-6
         return (near, near + right) if center >= 0 else (-near - right, -near)
+    if isinstance(op, Sqrt):
+        return max(abs(center) - left, 0.0), abs(center) + right
     return center - left * draw(st.floats(0, 1)), center + right * draw(st.floats(0, 1))
 
 
@@ -86,18 +90,21 @@ def test_parallelograms_hold_the_graph(name, data):
     assert high == math.inf or half <= (high - low) / 2 + 1e-13 * (1 + max(abs(low), abs(high)))
 
 
-@pytest.mark.parametrize("name, lower, upper", [("square", -1.0, 3.0), ("exp", 0.0, 2.0), ("reciprocal", 0.5, 2.0)])
+ONE_WAY = [("square", -1.0, 3.0), ("exp", 0.0, 2.0), ("reciprocal", 0.5, 2.0), ("root", 0.25, 4.0)]
+
+
+@pytest.mark.parametrize("name, lower, upper", ONE_WAY)
 def test_a_curve_that_bends_one_way_has_the_thinnest_parallelogram(name, lower, upper):
     """The chord and the parallel tangent: no other pair of parallel lines is closer together."""
     op, exact = EXACT[name]
     _, _, half = parallelogram(op, torch.tensor([lower], dtype=torch.float64), torch.tensor([upper], dtype=torch.float64))
     chord = (exact(mpmath.mpf(upper)) - exact(mpmath.mpf(lower))) / (mpmath.mpf(upper) - lower)
     tangent = mpmath.findroot(lambda x: mpmath.diff(exact, x) - chord, (lower + upper) / 2)
-    best = (exact(mpmath.mpf(lower)) - chord * lower - (exact(tangent) - chord * tangent)) / 2
+    best = abs(exact(mpmath.mpf(lower)) - chord * lower - (exact(tangent) - chord * tangent)) / 2
     assert float(half) == pytest.approx(float(best), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "sin", "cos", "exp"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "erf", "sin", "cos", "exp"])
 def test_the_library_is_as_precise_as_assumed(name):
     """Half of what is allowed for: 4 ulp."""
     op, exact = EXACT[name]
@@ -116,6 +123,9 @@ BY_HAND = [
     (Floor(), 1.25, 1.75, 1.0, 1.0),
     (Reciprocal(), -1.0, 2.0, -math.inf, math.inf),
     (Reciprocal(), 0.0, 2.0, -math.inf, math.inf),
+    (Sqrt(), -1e-300, 2.0, -math.inf, math.inf),
+    (Sqrt(), -2.0, -1.0, -math.inf, math.inf),
+    (Erf(), -math.inf, math.inf, -1.0, 1.0),
     (Sin(), 0.0, math.inf, -1.0, 1.0),
     (Cos(), 2e5, 2e5, -1.0, 1.0),
     (Power(2), -math.inf, 1.0, 0.0, math.inf),

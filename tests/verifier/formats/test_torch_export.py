@@ -40,6 +40,16 @@ class Residual(nn.Module):
         return self.last(torch.relu(hidden + self.short(x)).flatten(1))
 
 
+class SelfAttention(nn.Module):
+    def __init__(self, *, causal=False):
+        super().__init__()
+        self.inner, self.causal = nn.MultiheadAttention(4, 2, batch_first=True), causal
+
+    def forward(self, x):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype) if self.causal else None
+        return self.inner(x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal)[0]
+
+
 MODULES = {
     "linear": (nn.Linear(3, 4), (3,)),
     "linear without bias": (nn.Linear(3, 4, bias=False), (3,)),
@@ -61,6 +71,24 @@ MODULES = {
     "matrix product over shared axes": (Do(lambda m, x: x @ x[:, :1].transpose(-1, -2)), (2, 3, 4)),
     "attention": (Do(lambda m, x: functional.scaled_dot_product_attention(x, x + 1, x.relu())), (2, 3, 4)),
     "where": (Do(lambda m, x: torch.where(m.row > 0, x, m.row)), (2, 3)),
+    "multi-head attention": (SelfAttention(), (3, 4)),
+    "causal multi-head attention": (SelfAttention(causal=True), (3, 4)),
+    "encoder layer": (nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), (3, 4)),
+    "encoder layer, norm first": (nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True), (3, 4)),
+    "encoder layer, gelu": (nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, activation="gelu"), (3, 4)),
+    "encoder": (nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), 2, nn.LayerNorm(4)), (3, 4)),
+    "layer norm": (nn.LayerNorm((2, 3), eps=0.1), (2, 2, 3)),
+    "layer norm without parameters": (nn.LayerNorm(3, elementwise_affine=False), (2, 3)),
+    "layer norm by hand": (
+        Do(lambda m, x: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-3).sqrt()),
+        (2, 3),
+    ),
+    "variance": (Do(lambda m, x: x.var((0, 2)) + x.std(1).sum(1)), (4, 3)),
+    "root mean square norm": (nn.RMSNorm(3, eps=1e-3), (2, 3)),
+    "gelu": (nn.GELU(), (3,)),
+    "gelu by tanh": (nn.GELU("tanh"), (3,)),
+    "gelu of bert": (Do(lambda m, x: x * 0.5 * (1 + torch.erf(x / 2**0.5))), (3,)),
+    "roots": (Do(lambda m, x: (x**2 + 1) ** 0.5 - (x**2 + 2) ** -0.5 + (x**2 + 3).rsqrt()), (3,)),
     "leaky relu": (nn.LeakyReLU(0.3), (3,)),
     "max pool 1d": (nn.MaxPool1d(3, 2, padding=1), (2, 7)),
     "max pool 1d ceil": (nn.MaxPool1d(2, 2, ceil_mode=True), (2, 7)),
@@ -200,8 +228,8 @@ def test_frozen_parts_stay_frozen():
 
 
 REFUSED = {
-    "root": (Do(lambda m, x: x**0.5), (3,), "exponent 0.5"),
-    "error function": (Do(lambda m, x: x.erf()), (3,), "aten.erf.default"),
+    "cube root": (Do(lambda m, x: x ** (1 / 3)), (3,), "exponent 0.333"),
+    "logarithm": (Do(lambda m, x: x.log()), (3,), "aten.log.default"),
     "logarithm of shares": (nn.LogSoftmax(1), (3,), "aten._log_softmax.default"),
     "crossed bounds": (Do(lambda m, x: x.clamp(m.row, -m.row)), (3,), "a lower bound above the upper bound"),
     "two axes of indices": (Do(lambda m, x: x[:, m.places, m.places]), (3, 3), "indices along 2 axes at once"),
