@@ -39,6 +39,15 @@ Partners = Annotated[int | None, typer.Option("--partners", metavar="N", help="N
 Thresholds = Annotated[
     int | None, typer.Option("--thresholds", metavar="N", help="Quantile thresholds of each neuron: the abstract domain size.")
 ]
+Head = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="WHAT",
+        help="What to speak for: class, label, right, FILE.npz:COLUMN, or a predicate to derive.",
+    ),
+]
+Memory = Annotated[float | None, typer.Option("--memory", metavar="MB", help="Megabytes for values of the network at a time.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Time to decide one claim.")]
 Budget = Annotated[float | None, typer.Option("--budget", metavar="SECONDS", help="Time to decide all claims.")]
 Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Engine of the verifier; auto by default.")]

@@ -1,16 +1,37 @@
 """specmine show"""
 
+from typing import Annotated
+
+import typer
+
 from specmine.cli.options import AsJson, RunFolder
 from specmine.cli.screen import answer, answer_json, say
 
 
-def show(run: RunFolder, json: AsJson = False) -> None:
+def show(
+    run: RunFolder,
+    predicates: Annotated[
+        bool, typer.Option("--predicates", help="The strongest predicates of each head and family, instead of the clauses.")
+    ] = False,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="With --predicates: how many of each.")] = 5,
+    json: AsJson = False,
+) -> None:
     """Print the clauses of a run with their evidence and verdicts."""
-    from specmine.cli.text import spec_text
+    from specmine.cli.text import predicates_text, spec_text
     from specmine.document import document
     from specmine.pipeline import open_run
 
-    spec = open_run(run).spec
+    opened = open_run(run)
+    if predicates:
+        strongest = opened.strongest
+        if not strongest:
+            say(f"no predicates yet in {run}; go on with: specmine verify {run}")
+        if json:
+            answer_json({"strongest": [strong.document() for strong in strongest]})
+        else:
+            answer(predicates_text(strongest, count))
+        return
+    spec = opened.spec
     if not spec.claims:
         say(f"no claims yet in {run}; go on with: specmine verify {run}")
     if json:

@@ -1,9 +1,11 @@
 """A Spec as plain text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
+from specmine.exhibit import Strong
 from specmine.spec import Claim, Spec
-from specmine.stats import evidence_text
+from specmine.stats import evidence_text, share_text
 
 
 def summary_text(spec: Spec) -> str:
@@ -20,6 +22,21 @@ def summary_text(spec: Spec) -> str:
 def spec_text(spec: Spec) -> str:
     """Every claim with evidence and verdict, then the figures of the run."""
     return "\n".join([line for claim in spec.claims for line in claim_lines(claim)] + [summary_text(spec)])
+
+
+def predicates_text(strongest: Sequence[Strong], count: int) -> str:
+    """The first `count` predicates of each head and family, with hold-out precision and recall and their q."""
+    groups = groupby(sorted(strongest, key=lambda s: (s.head, s.family)), key=lambda s: (s.head, s.family))
+    return "\n".join(line for (head, family), group in groups for line in _group_lines(head, family, list(group)[:count]))
+
+
+def _group_lines(head: str, family: str, group: Sequence[Strong]) -> Iterator[str]:
+    yield f"{head}: {family}"
+    for strong in group:
+        mine, holdout = strong.evidence.mine, strong.evidence.holdout
+        shares = f"precision {share_text(holdout, 'precision')}, recall {share_text(holdout, 'recall')}"
+        yield f"  {strong.predicate}  hold-out: {shares}; mining q {mine.q:.2g}"
+    yield ""
 
 
 def claim_lines(claim: Claim) -> Iterator[str]:

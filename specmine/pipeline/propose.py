@@ -12,7 +12,7 @@ from specmine.errors import BadClause
 from specmine.exhibit import Strong
 from specmine.predicates.families import FAMILIES, FORMS, candidates, default_sites
 from specmine.predicates.form import Grid
-from specmine.predicates.heads import WORDS, Heads, heads_of
+from specmine.predicates.head_values import WORDS, Heads, heads_of
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.store import StoredTable, write_table
 from specmine.progress import SILENT, Progress

@@ -106,8 +106,12 @@ class Run:
     def exhibit(self) -> Exhibit:
         """The Spec as it stands, with network, samples and traces."""
         gains = tuple(map(Gain.read, self.read(FAMILIES)))
-        strongest = tuple(map(Strong.read, self.read(STRONGEST)))
-        return Exhibit(self.spec, self.dataset, self.sites, self.source, self.predictions, gains, strongest)
+        return Exhibit(self.spec, self.dataset, self.sites, self.source, self.predictions, gains, self.strongest)
+
+    @property
+    def strongest(self) -> tuple[Strong, ...]:
+        """The strongest predicates of each head and family, the strongest first; none where the run has not come that far."""
+        return tuple(map(Strong.read, self.read(STRONGEST)))
 
     def read(self, name: str) -> list[Any]:
         """The list in a JSON file of the run, empty where the run has not come that far."""

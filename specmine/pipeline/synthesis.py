@@ -12,7 +12,7 @@ from specmine.data import MINE, Dataset
 from specmine.errors import BadModel
 from specmine.pipeline.propose import Proposed, head_predicate
 from specmine.predicates.families import FAMILIES
-from specmine.predicates.heads import CLASS
+from specmine.predicates.head_values import CLASS
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, select, select_predicates
 from specmine.progress import SILENT, Progress

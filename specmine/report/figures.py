@@ -16,6 +16,9 @@ from specmine.spec import Claim
 from verifier.ops import Array
 
 GREY = "#888888"
+TINT = np.array([0.78, 0.27, 0.23])
+TARGET = 96
+"""About how many pixels wide a picture of a predicate is."""
 COLORS = {"proved": "#2e9e5b", "vacuous": "#7aa8c9", "unknown": "#c9a227", "unchecked": "#9a9a9a", "refuted": "#c8453b"}
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "specmine",
@@ -73,6 +76,39 @@ def picture(values: Array, shape: Sequence[int], lower: float, upper: float) -> 
         image = np.moveaxis(image, 0, -1) if image.shape[0] == 3 else image[0]
     scaled = np.clip((image - lower) / ((upper - lower) or 1.0), 0.0, 1.0)
     return _png((255 * scaled).round().astype(np.uint8))
+
+
+def window_picture(mean: str, reaction: Array) -> str:
+    """A mean image (a data URI of `picture`) under a tint of how strongly (height, width) each pixel is reacted to; PNG.
+
+    A frame shows the smallest window that holds every pixel with any reaction.
+    """
+    image = matplotlib.image.imread(io.BytesIO(base64.b64decode(mean.split(",", 1)[1])))[..., :3]
+    scale = max(1, -(-TARGET // max(reaction.shape)))
+    pixels = np.kron(image, np.ones((scale, scale, 1)))
+    share = np.kron(reaction / (reaction.max() or 1.0), np.ones((scale, scale)))[..., None]
+    pixels = (1 - 0.7 * share) * pixels + 0.7 * share * TINT
+    rows, columns = np.flatnonzero(reaction.any(axis=1)), np.flatnonzero(reaction.any(axis=0))
+    if len(rows):
+        top, bottom = scale * rows[0], scale * (rows[-1] + 1) - 1
+        left, right = scale * columns[0], scale * (columns[-1] + 1) - 1
+        _frame(pixels, top, bottom, left, right)
+    return _png((255 * pixels).round().astype(np.uint8))
+
+
+def attention_map(probabilities: Array, entries: Sequence[tuple[int, int]]) -> str:
+    """Probabilities (queries, keys) of one head as a PNG, dark where they are high, with entries (query, key) framed."""
+    scale = max(3, -(-TARGET // max(probabilities.shape)))
+    grey = 1 - np.kron(np.clip(probabilities, 0, 1), np.ones((scale, scale)))
+    pixels = np.repeat(grey[..., None], 3, axis=2)
+    for query, key in entries:
+        _frame(pixels, scale * query, scale * (query + 1) - 1, scale * key, scale * (key + 1) - 1)
+    return _png((255 * pixels).round().astype(np.uint8))
+
+
+def _frame(pixels: Array, top: int, bottom: int, left: int, right: int) -> None:
+    pixels[[top, bottom], left : right + 1] = TINT
+    pixels[top : bottom + 1, [left, right]] = TINT
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from specmine.exhibit import Exhibit
+from specmine.exhibit import Exhibit, Strong
 from specmine.predicates.predicate import Predicate
 from specmine.report.figures import frontier_figure, picture, seconds_figure
+from specmine.report.pictures import predicate_picture
 from specmine.rules.clause import HornClause
 from specmine.spec import Claim, Spec
 from specmine.stats import share_text
@@ -19,6 +21,7 @@ from specmine.stats import share_text
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 EXAMPLES = 6
 BODY_SHOWN = 6
+STRONGEST_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,15 @@ class Gallery:
     mean: str | None
     examples: tuple[str, ...]
     counterexamples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The strongest predicates of one family for one head, each with its picture where it has one."""
+
+    head: str
+    family: str
+    rows: tuple[tuple[Strong, str | None], ...]
 
 
 def report_html(exhibit: Exhibit) -> str:
@@ -44,6 +56,7 @@ def report_html(exhibit: Exhibit) -> str:
         rows=[_row(claim) for claim in spec.claims],
         galleries=list(_galleries(exhibit)),
         gains=exhibit.gains,
+        groups=list(_groups(exhibit)),
         frontier=Markup(frontier_figure(spec.claims)),
         seconds=Markup(seconds_figure(spec.seconds)),
         provenance=json.dumps(spec.provenance, indent=1),
@@ -106,6 +119,13 @@ def _galleries(exhibit: Exhibit) -> Iterator[Gallery]:
             examples=tuple(_picture(exhibit, dataset.x[row]) for row in rows[:EXAMPLES]),
             counterexamples=tuple(_picture(exhibit, point) for point in points[:EXAMPLES]),
         )
+
+
+def _groups(exhibit: Exhibit) -> Iterator[Group]:
+    ordered = sorted(exhibit.strongest, key=lambda strong: (strong.head, strong.family))
+    for (head, family), group in groupby(ordered, key=lambda strong: (strong.head, strong.family)):
+        rows = tuple((strong, predicate_picture(exhibit, strong.predicate)) for strong in islice(group, STRONGEST_SHOWN))
+        yield Group(head, family, rows)
 
 
 def _covered(exhibit: Exhibit, clauses: list[HornClause]) -> np.ndarray:

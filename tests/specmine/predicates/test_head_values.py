@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specmine.errors import BadClause, BadData
-from specmine.predicates.heads import heads_of
+from specmine.predicates.head_values import heads_of
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.words import unpack
 from specmine.tracing import Sites, trace
