@@ -44,10 +44,12 @@ def sketch(values: Array, edges: Array) -> Sketch:
     ranked = np.sort(values, axis=1)  # NaN comes last
     if ranked.shape[1] and np.isnan(ranked[:, -1]).any():
         raise BadModel("a measure of the network's values is NaN on some sample; check its weights and the scale of the data")
-    below, upto = np.empty(edges.shape, dtype=np.int64), np.empty(edges.shape, dtype=np.int64)
-    for row, (numbers, at) in enumerate(zip(ranked, edges, strict=True)):
-        below[row] = numbers.searchsorted(at, "left")
-        upto[row] = numbers.searchsorted(at, "right")
+    # x <= edge exactly where x < the next float, so one search in each row finds both counts.
+    asked = np.concatenate([edges, np.nextafter(edges, np.inf)], axis=1)
+    counted = np.empty(asked.shape, dtype=np.int64)
+    for numbers, at, into in zip(ranked, asked, counted, strict=True):
+        into[:] = numbers.searchsorted(at)
+    below, upto = counted[:, : edges.shape[1]], counted[:, edges.shape[1] :]
     rows = len(values)
     least = ranked[:, 0].copy() if ranked.shape[1] else np.full(rows, np.inf)
     greatest = ranked[:, -1].copy() if ranked.shape[1] else np.full(rows, -np.inf)

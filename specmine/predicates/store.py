@@ -77,7 +77,10 @@ class StoredTable:
 
 def identity_of(predicates: Sequence[Predicate], source: Source) -> Identity:
     """The identity of the table of predicates on the samples of a source."""
-    text = predicates_text(predicates)
+    return _identity(predicates_text(predicates), source)
+
+
+def _identity(text: str, source: Source) -> Identity:
     return Identity(source.sites.network.sha256, samples_digest(source), _sha256(text), source.samples)
 
 
@@ -101,7 +104,8 @@ def write_table(
     blocks = [batches_of(listed[start : start + ROWS], source.sites) for start in range(0, len(listed), ROWS)]
     keep = sites_of(chain.from_iterable(blocks))
     chunk = chunk_for(source, keep, memory_mb)
-    with _writing(path, identity_of(listed, source), listed, chunk // WORD) as group:
+    text = predicates_text(listed)
+    with _writing(path, _identity(text, source), text, len(listed), chunk // WORD) as group:
         chunk = group["bits"].chunks[1] * WORD
         work = partial(_write_column, path=path, blocks=blocks, predicates=len(listed), keep=keep)
         done = int(group.attrs["done"])
@@ -123,10 +127,11 @@ def merge_tables(path: Path, first: StoredTable, second: StoredTable, *, progres
     data = join_digests(one.data, one.samples, two.data)
     whole = Identity(one.network, data, one.predicates, one.samples + two.samples)
     width = max(first.bits.chunks[1], second.bits.chunks[1])
-    with _writing(Path(path), whole, first.predicates, width) as group:
+    listed = first.predicates
+    with _writing(Path(path), whole, predicates_text(listed), len(listed), width) as group:
         bits, done = group["bits"], int(group.attrs["done"])
         _follow(group, _joined_columns(bits, first, second, done), done, progress, whole.samples)
-    return _opened(path, first.predicates)
+    return _opened(Path(path), listed)
 
 
 def open_table(path: Path, *, network: str | None = None, data: str | None = None) -> StoredTable:
@@ -193,11 +198,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(path: Path, identity: Identity, predicates: Sequence[Predicate], width: int) -> Iterator[Any]:
+def _writing(path: Path, identity: Identity, text: str, predicates: int, width: int) -> Iterator[Any]:
     """The group at a path, made where there is none, while no other process writes it."""
     try:
         if not path.exists():
-            _create(path, identity, predicates, width)
+            _create(path, identity, text, predicates, width)
         with _reading(path):
             found = _attributes(_group(path, "r"))["identity"]
         differing = list(differences(found, asdict(identity)))
@@ -209,17 +214,17 @@ def _writing(path: Path, identity: Identity, predicates: Sequence[Predicate], wi
         raise cannot_write(path, error) from error
 
 
-def _create(path: Path, identity: Identity, predicates: Sequence[Predicate], width: int) -> None:
+def _create(path: Path, identity: Identity, text: str, predicates: int, width: int) -> None:
     """An empty table at the path, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         group = zarr.open_group(temporary, mode="w", zarr_format=3)
-        text = np.frombuffer(predicates_text(predicates).encode(), dtype=np.uint8)
-        group.create_array("predicates", data=text, chunks=(len(text),), compressors=[Crc32cCodec()])
+        encoded = np.frombuffer(text.encode(), dtype=np.uint8)
+        group.create_array("predicates", data=encoded, chunks=(len(encoded),), compressors=[Crc32cCodec()])
         group.create_array(
             "bits",
-            shape=(len(predicates), word_count(identity.samples)),
-            chunks=(max(min(ROWS, len(predicates)), 1), max(min(width, word_count(identity.samples)), 1)),
+            shape=(predicates, word_count(identity.samples)),
+            chunks=(max(min(ROWS, predicates), 1), max(min(width, word_count(identity.samples)), 1)),
             dtype="<u8",
             compressors=[Crc32cCodec()],
             config={"write_empty_chunks": True},

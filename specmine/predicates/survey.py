@@ -14,7 +14,7 @@ from specmine.predicates.form import Columns, Grid, Measure, Rows, Spread
 from specmine.predicates.sketch import Sketch, choose_pilot, edge_places, merge_sketches, quantiles, sketch
 from specmine.progress import SILENT, Progress
 from specmine.tracing.stream import MEMORY_MB, Source, chunk_for, part_of, ranges, run_chunks, traced
-from specmine.tracing.trace import Trace
+from specmine.tracing.trace import Trace, select_samples
 from verifier.ops import Array
 
 PILOT = 1024
@@ -156,12 +156,14 @@ def _sketches(
     keep: Sequence[str],
 ) -> list[list[Sketch]]:
     """For each piece and group, the sketch of a range of samples."""
-    columns = columns_of(traced(part, keep), keep)
-    chosen = [slice(None) if label is None else np.flatnonzero(heads == label) for label in labels]
+    order = np.argsort(heads, kind="stable")  # so that the samples of a head value stand together
+    columns = columns_of(select_samples(traced(part, keep), order), keep)
+    ends = {label: np.searchsorted(heads[order], [label, label + 1]) for label in labels if label is not None}
+    chosen = [slice(None) if label is None else slice(*ends[label]) for label in labels]
     made = []
-    for piece, ends in zip(pieces, edges, strict=True):
+    for piece, at in zip(pieces, edges, strict=True):
         values = piece.values(columns)
-        made.append([sketch(values[:, members], at) for members, at in zip(chosen, ends, strict=True)])
+        made.append([sketch(values[:, members], these) for members, these in zip(chosen, at, strict=True)])
     return made
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,8 +107,8 @@ def _compared(batch: Batch, columns: Columns, samples: int) -> Bits:
     thresholds: NDArray[np.float64] = rest[0] if rest else np.zeros(len(neurons))
     values = columns[site]
     made = np.empty((len(neurons), samples), dtype=bool)
-    starts = np.flatnonzero(np.diff(neurons, prepend=-1))
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(neurons)], strict=True):
+    cuts = [0, *(np.flatnonzero(neurons[1:] != neurons[:-1]) + 1).tolist(), len(neurons)]
+    for start, stop in pairwise(cuts):
         compare(values[neurons[start]], thresholds[start:stop, None], out=made[start:stop])
     return made
 
