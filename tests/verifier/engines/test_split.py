@@ -76,6 +76,30 @@ def test_splits_are_taken_and_a_tree_that_lost_a_leaf_is_not_accepted(monkeypatc
     assert taken > 0
 
 
+def inner_steps(node: ProofNode, *, root: bool = True) -> int:
+    below = () if node.split is None else (node.split.low, node.split.high)
+    return (0 if root else len(node.steps)) + sum(inner_steps(child, root=False) for child in below)
+
+
+def test_neurons_bounded_again_inside_a_tree_are_proved_by_steps_that_the_kernel_accepts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(split, "NEURON_STEPS", ())
+    monkeypatch.setattr(split, "STALE", 1)
+    monkeypatch.setattr(split, "SHARE", float("inf"))
+    monkeypatch.setattr(split, "STEPS", 1)
+    monkeypatch.setattr(split, "ROOT_STEPS", 0)
+    taken = 0
+    for seed in range(20):
+        query = random_query("deep", seed=seed)
+        found = search(query)
+        if not (found.refuted or found.open_bounds):
+            own = sum(inner_steps(part.root) for parts in found.parts.values() for part in parts)
+            taken += own > 0
+            assert accepted(query, found), seed
+    assert taken
+
+
 def test_time_that_is_up_takes_no_split_and_accounts_for_every_group() -> None:
     opened = 0
     for seed in range(6):
