@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from specmine.errors import BadConfig
 from specmine.progress import SILENT, Progress
-from specmine.training.architectures import mlp, standardise
+from specmine.training.architectures import Affine, conv_net, mlp, standardise
 from verifier.ops import Array
 from verifier.region import Box
 
@@ -31,6 +31,9 @@ class TrainingData(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
 
+    @property
+    def image_shape(self) -> tuple[int, ...] | None: ...
+
 
 def cross_entropy(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The mean cross-entropy of the outputs on a batch."""
@@ -41,6 +44,7 @@ def train_standard(
     dataset: TrainingData,
     *,
     hidden: Sequence[int] = (32, 32),
+    channels: Sequence[int] = (),
     epochs: int | None = None,
     seed: int = 0,
     batch: int = 32,
@@ -51,13 +55,14 @@ def train_standard(
 ) -> nn.Sequential:
     """A ReLU network trained on the mining split of a data set; it takes flat raw samples (batch, inputs) in float32.
 
-    Its first layer maps the input domain to [0, 1]. epochs: by default enough for 2,000 steps, at least 10. architecture:
-    makes the network to train, in place of `hidden`. The same arguments and number of threads give the same network.
+    Its first layer maps the input domain to [0, 1]. channels: of the convolutions that come before the hidden layers, each with
+    2x2 pooling; only where the data are images. epochs: by default enough for 2,000 steps, at least 10. architecture: makes the
+    network to train, in place of `hidden` and `channels`. The same arguments and number of threads give the same network.
     """
-    if (epochs is not None and epochs < 0) or batch < 1 or not all(width >= 1 for width in hidden):
+    if (epochs is not None and epochs < 0) or batch < 1 or not all(width >= 1 for width in (*hidden, *channels)):
         raise BadConfig(
-            f"training needs epochs >= 0, batch >= 1 and hidden widths >= 1, got epochs {epochs}, batch {batch}, "
-            f"hidden {tuple(hidden)}"
+            f"training needs epochs >= 0, batch >= 1 and widths >= 1, got epochs {epochs}, batch {batch}, "
+            f"hidden {tuple(hidden)}, channels {tuple(channels)}"
         )
     x, y = _tensors(dataset)
     if epochs is None:
@@ -65,10 +70,20 @@ def train_standard(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         scaling = standardise(dataset.domain.lower, dataset.domain.upper)
-        made = architecture() if architecture else mlp(x.shape[1], hidden, len(dataset.classes), scaling=scaling)
+        made = architecture() if architecture else _architecture(dataset, hidden, channels, scaling)
         optimiser = torch.optim.Adam(made.parameters(), lr=learning_rate, weight_decay=weight_decay)
         fit(made, optimiser, x, y, loss=cross_entropy, epochs=epochs, batch=batch, progress=progress)
     return made.eval()
+
+
+def _architecture(data: TrainingData, hidden: Sequence[int], channels: Sequence[int], scaling: Affine) -> nn.Sequential:
+    if not channels:
+        return mlp(data.domain.size, hidden, len(data.classes), scaling=scaling)
+    if data.image_shape is None:
+        raise BadConfig("channels are for images, and these data have no image shape; train without convolutions")
+    if min(data.image_shape[-2:]) >> len(channels) == 0:
+        raise BadConfig(f"images of {data.image_shape} are too small for {len(channels)} poolings; give fewer channels")
+    return conv_net(data.image_shape, channels, hidden, len(data.classes), scaling=scaling)
 
 
 def fit(

@@ -86,7 +86,7 @@ def test_bad_options(iris):
     with pytest.raises(BadConfig, match="no training technique 'standart'; nearest are standard"):
         train(iris, technique="standart")
     for options in ({"epochs": -1}, {"batch": 0}, {"hidden": (3, 0)}):
-        with pytest.raises(BadConfig, match="epochs >= 0, batch >= 1 and hidden widths >= 1"):
+        with pytest.raises(BadConfig, match="epochs >= 0, batch >= 1 and widths >= 1"):
             train(iris, **options)
 
 
@@ -149,3 +149,19 @@ def test_folder_that_cannot_be_written(trained, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadRun, match="cannot write"):
         write_onnx(trained, torch.zeros(1, 4), tmp_path / "file" / "net.onnx")
+
+
+def test_convolutions_on_images_alone(iris, tmp_path):
+    digits = load_dataset("digits")
+    module = train(digits, hidden=(16,), channels=(8, 8), epochs=20, seed=0)
+    assert [type(layer).__name__ for layer in module].count("Conv2d") == 2
+    assert accuracy(module, *digits.test) > 0.7
+    write_onnx(module, torch.zeros(1, digits.domain.size), tmp_path / "net.onnx")
+    x = digits.test[0].reshape(len(digits.test[0]), -1)[:20]
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x.astype(np.float32))).numpy()
+    np.testing.assert_allclose(run(tmp_path / "net.onnx", x), expected, atol=1e-4)
+    with pytest.raises(BadConfig, match="channels are for images"):
+        train(iris, channels=(4,))
+    with pytest.raises(BadConfig, match="too small for 4 poolings"):
+        train(digits, channels=(2, 2, 2, 2))
