@@ -25,11 +25,11 @@ these free choices, the `Relaxation`; whatever they are, the result is a true lo
   slope. For a MaxPool node: integers, the flat index into its input of the window entry that stands for the maximum from below,
   unless there is one that no other can pass. A node that `slopes` leaves out takes slope 1 where upper > -lower and the least
   slope elsewhere; a MaxPool the entry with the greatest lower bound. For a curve (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal,
-  Sqrt, Erf, Power): any finite slopes; slopes[a] of the line below, upper_slopes[a] of the line above it; the intercept is found
-  on replay, so that the line stays below (above) the curve on its bounds. Where left out, both take the slope of the chord, or of
-  the tangent in the middle where that line is closer. For a Product of p and q: each in [0, 1], the weight of the plane
-  lower[q] * p + lower[p] * q - lower[p] * lower[q] against the plane of the two upper bounds, below it; in upper_slopes, of
-  upper[q] * p + lower[p] * q - lower[p] * upper[q] against lower[q] * p + upper[p] * q - upper[p] * lower[q], above it; left
+  Sqrt, Erf, Power): any finite slopes; slopes[a] of the line below, upper_slopes[a] of the line above it; the intercept is
+  found on replay, so that the line stays below (above) the curve on its bounds. Where left out, both take the slope of the
+  chord, or of the tangent in the middle where that line is closer. For a Product of p and q: each in [0, 1], the weight of the
+  plane lower[q] * p + lower[p] * q - lower[p] * lower[q] against the plane of the two upper bounds, below it; in upper_slopes,
+  of upper[q] * p + lower[p] * q - lower[p] * upper[q] against lower[q] * p + upper[p] * q - upper[p] * lower[q], above it; left
   out, the weight is 1/2. Sign and Floor take no slopes: bounds of their result.
 - lower[v], upper[v] >= 0, shape (rows, size): multipliers on lower[v] - v <= 0 and v - upper[v] <= 0, the proven bounds.
 - atoms >= 0, shape (rows, count): multipliers on the atoms at hand, all of them, in order: the common atoms in a `Step`, the
