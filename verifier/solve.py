@@ -18,7 +18,7 @@ ENGINES: Mapping[str, tuple[Turn, ...]] = {
         Turn("falsify", 0.05, at_least_s=1.0, rounds=1),
         Turn("boxes", 0.1, at_least_s=1.0, at_most_s=10.0),
         Turn("climb", 0.05, at_least_s=0.5),
-        Turn("lp", 0.7, most_cases=150),
+        Turn("lp", 0.8, most_cases=150),
         Turn("smt", 0.1, at_most_s=2.0, most_cases=150),
         Turn("falsify", 0.05, at_least_s=1.0, rounds=6),
         Turn("optimise", 0.2, at_least_s=1.0),
