@@ -39,6 +39,9 @@ from verifier.ops import (
     Transpose,
 )
 
+CHUNK_ENTRIES = 2**26
+"""Most entries of one value that are held at once, where not every value is kept: attention has values of many entries."""
+
 
 @torch.no_grad()
 def evaluate(network: Network, samples: Array | Tensor, *, keep: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -48,7 +51,12 @@ def evaluate(network: Network, samples: Array | Tensor, *, keep: Collection[str]
     device; integer samples are taken as float64. Floating-point evaluation: use `verifier.check.replay` where exactness
     matters. Raises VerifierError where the samples do not fit the input or a kept name is no value of the network.
     """
-    return forward(network, _tensor(samples), keep=keep)
+    x = _tensor(samples)
+    widest = max(network.size(name) for name in network.shapes)
+    if keep is None or x.ndim == 0 or len(x) * widest <= CHUNK_ENTRIES:
+        return forward(network, x, keep=keep)
+    parts = [forward(network, rows, keep=keep) for rows in x.split(max(1, CHUNK_ENTRIES // widest))]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def forward(network: Network, samples: Tensor, *, keep: Collection[str] | None = None) -> dict[str, Tensor]:

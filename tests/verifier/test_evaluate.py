@@ -166,6 +166,15 @@ def test_operators_by_hand(op, x, expected):
     np.testing.assert_array_equal(run(op, x), expected)
 
 
+@pytest.mark.parametrize("entries", [1, 7, 30])
+def test_large_batches_are_evaluated_in_chunks(entries, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    whole = evaluate(chain(), x, keep=["y", "a"])
+    monkeypatch.setattr("verifier.evaluate.CHUNK_ENTRIES", entries)
+    parts = evaluate(chain(), x, keep=["y", "a"])
+    assert {name: value.tolist() for name, value in parts.items()} == {name: value.tolist() for name, value in whole.items()}
+
+
 def test_operators_of_several_inputs_by_hand():
     np.testing.assert_array_equal(run(Sum((1.0, -3.0, 0.5)), X, arity=3), -1.5 * X)
     np.testing.assert_array_equal(run(Product(), X, arity=2), X * X)
