@@ -8,6 +8,7 @@ from specmine.tracing.stream import Source, Stream, ranges
 from specmine.tracing.trace import Trace
 from verifier.ops import Array
 
+_CHUNK = 256
 _PRIME = 2**255 - 19
 _BASE = int.from_bytes(hashlib.sha256(b"specmine samples").digest(), "big") % _PRIME
 
@@ -19,7 +20,7 @@ def samples_digest(source: Source) -> str:
     were not made to be mistaken for one another.
     """
     total, power = 0, 1
-    for rows in ranges(source.samples):
+    for rows in ranges(source.samples, _CHUNK):
         for row in _numbers(source, rows):
             total = (total + int.from_bytes(hashlib.sha256(row).digest(), "big") * power) % _PRIME
             power = power * _BASE % _PRIME

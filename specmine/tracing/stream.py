@@ -44,9 +44,12 @@ Source: TypeAlias = Trace | Stream
 """Where values of sites come from: kept, or computed anew each time."""
 
 
-def chunks(source: Source, keep: Collection[str], *, chunk: int = CHUNK) -> Iterator[tuple[slice, Trace]]:
-    """The samples in order, `chunk` at a time: which they are, and their trace, which holds at least the kept sites."""
-    for rows in ranges(source.samples, chunk):
+def chunks(source: Source, keep: Collection[str], *, chunk: int | None = None) -> Iterator[tuple[slice, Trace]]:
+    """The samples in order, `chunk` at a time: which they are, and their trace, which holds at least the kept sites.
+
+    chunk: by default as many as fit into MEMORY_MB.
+    """
+    for rows in ranges(source.samples, chunk_for(source, keep, MEMORY_MB) if chunk is None else chunk):
         yield rows, traced(part_of(source, rows), keep)
 
 
@@ -118,8 +121,13 @@ def chunk_for(source: Source, keep: Collection[str], memory_mb: float) -> int:
     return WORD * min(max(words, 1), CHUNK // WORD)
 
 
-def classes_of(source: Source) -> NDArray[np.int64]:
+def classes_of(source: Source, *, executor: Executor | None = None, memory_mb: float = MEMORY_MB) -> NDArray[np.int64]:
     """The class (samples,) that the network gives to each sample, -1 where outputs tie."""
     if isinstance(source, Trace):
         return source.predictions
-    return np.concatenate([part.predictions for _, part in chunks(source, ())])
+    chunk = chunk_for(source, (), memory_mb)
+    return np.concatenate([found for _, found in run_chunks(executor, _classes, source, chunk=chunk)])
+
+
+def _classes(part: Source, rows: slice) -> NDArray[np.int64]:
+    return traced(part, ()).predictions

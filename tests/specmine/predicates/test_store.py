@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specmine.errors import BadData, BadRun
+from specmine.folder import locked
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.store import identity_of, merge_tables, open_table, write_table
 from specmine.predicates.table import build_table, conjunction, counts, sample_bits, select, select_predicates
@@ -120,6 +121,11 @@ def test_a_finished_table_is_found(stored):
     steps = Steps()
     assert write_table(stored.path, PREDICATES, SOURCE, progress=steps).identity == stored.identity
     assert steps.steps == 0
+
+
+def test_two_writers_do_not_meet(stored):
+    with locked(stored.path), pytest.raises(BadRun, match="another run works in"):
+        write_table(stored.path, PREDICATES, SOURCE)
 
 
 def test_no_predicates(tmp_path):
