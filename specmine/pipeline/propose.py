@@ -37,9 +37,9 @@ def propose(source: Source, dataset: Dataset, config: Config, folder: Path, prog
 
     The table is built in the run folder; one that was begun there is gone on with.
     """
+    grid = grid_of(source, config)
     heads = head_values(source, dataset, config)
     rows = np.flatnonzero(dataset.split == MINE)
-    grid = grid_of(source, config)
     found = candidates(
         config.families,
         part_of(source, rows),
@@ -79,6 +79,14 @@ def head_predicate(config: Config, sites: Sites) -> Predicate | None:
     if head is None:
         raise BadClause(f"{config.head!r} is no head to rank by; write class, label, right, FILE.npz:COLUMN or a predicate")
     return head
+
+
+def sites_needed(sites: Sites, config: Config) -> tuple[str, ...]:
+    """The sites that candidates and heads of a configuration are about, and the output."""
+    head = head_predicate(config, sites)
+    own = () if head is None else FORMS[head.form].sites(head.arguments, sites)
+    attention = sites.attention_sites if "attention" in config.families else ()
+    return tuple(sorted({*(config.sites or sites.hidden), *attention, *own, "y"}))
 
 
 def before(head: Predicate, wanted: Sequence[str], sites: Sites) -> tuple[str, ...]:

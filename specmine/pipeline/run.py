@@ -21,8 +21,8 @@ from specmine.errors import BadRun
 from specmine.exhibit import Exhibit, Gain, Strong
 from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
 from specmine.pipeline.inputs import Inputs, check_names, reload_data
+from specmine.pipeline.propose import sites_needed
 from specmine.pipeline.provenance import provenance
-from specmine.predicates.families import default_sites
 from specmine.progress import SILENT, Progress
 from specmine.spec import Coverage, Spec
 from specmine.tracing import Sites, Source, Stream, classes_of, trace
@@ -59,7 +59,7 @@ class Run:
     def source(self) -> Source:
         """The values of all samples: kept where half the memory holds them, else computed anew whenever they are looked at."""
         sites, x = self.sites, self.dataset.x
-        keep = sorted({*default_sites(Stream(sites, x)), *sites.attention_sites, *self.config.sites, "y"})
+        keep = sites_needed(sites, self.config)
         needed = 8 * len(x) * sum(sites.size(site) for site in keep)
         if needed > self.config.memory_mb * 2**20 / 2:
             return Stream(sites, x)

@@ -1,0 +1,77 @@
+"""What runs speak for: classes, labels, a user's column, a predicate of a later layer; and how little memory they may hold."""
+
+import numpy as np
+import pytest
+import toy
+
+from specmine.errors import BadClause, BadData
+from specmine.pipeline import mine, open_run
+
+EFFORT = {
+    "timeout_s": 1.0,
+    "budget_s": 4.0,
+    "exports": ("prolog",),
+    "jobs": 1,
+    "thresholds": 3,
+    "synthesis": ("threshold", "smallest"),
+}
+
+
+def test_a_predicate_of_a_later_layer_is_derived_from_earlier_ones(tmp_path):
+    spec = mine(
+        toy.network(),
+        toy.arrays(),
+        out=tmp_path / "run",
+        head="active(h1,0)",
+        sites=("x", "z1", "h1"),
+        families=("unary", "binary"),
+        compare_families=False,
+        **EFFORT | {"timeout_s": 10.0, "budget_s": 60.0},
+    )
+    assert {str(clause.head) for clause in spec.clauses} == {"active(h1,0)"}
+    assert {site for clause in spec.clauses for p in clause.body for site in p.arguments if isinstance(site, str)} == {"x"}
+    proved = [str(claim.clause) for claim in spec.claims if claim.outcome.verdict == "proved"]
+    assert "active(h1,0) :- less(x,1,x,0)." in proved, proved
+    strongest = open_run(tmp_path / "run").strongest
+    assert {strong.head for strong in strongest} == {"active(h1,0)"}
+
+
+@pytest.mark.parametrize(("head", "names"), [("label", {"0", "1"}), ("right", {"right"}), ("class", {"0", "1"})])
+def test_predicates_are_ranked_for_words(tmp_path, head, names):
+    x, y = toy.arrays()
+    x = np.concatenate([x, [[0.5, 0.5]]])  # a tie: the network gives no class
+    spec = mine(toy.network(), (x, np.append(y, 0)), out=tmp_path / "run", head=head, **EFFORT)
+    assert {strong.head for strong in open_run(tmp_path / "run").strongest} <= names | {"wrong"}
+    assert bool(spec.clauses) == (head == "class"), "labels are no values of the network, so no clause derives them"
+
+
+def test_predicates_are_ranked_for_a_column(tmp_path):
+    x, y = toy.arrays()
+    np.savez(tmp_path / "columns.npz", bright=(x.sum(axis=1) > 1).astype(np.int64))
+    mine(toy.network(), (x, y), out=tmp_path / "run", head=f"{tmp_path}/columns.npz:bright", sites=("x",), **EFFORT)
+    strongest = open_run(tmp_path / "run").strongest
+    best = min(strongest, key=lambda strong: strong.evidence.mine.q)
+    assert best.head in ("0", "1") and best.evidence.mine.q < 0.01
+    with pytest.raises(BadData, match="no column 'brigt'; nearest are bright"):
+        mine(toy.network(), (x, y), out=tmp_path / "other", head=f"{tmp_path}/columns.npz:brigt", **EFFORT)
+
+
+def test_heads_that_there_are_not(tmp_path):
+    with pytest.raises(BadData, match="no head 'clas'; nearest are class"):
+        mine(toy.network(), toy.arrays(), out=tmp_path / "a", head="clas", **EFFORT)
+    with pytest.raises(BadClause, match="no site comes before the layer of active\\(x,0\\)"):
+        mine(toy.network(), toy.arrays(), out=tmp_path / "b", head="active(x,0)", **EFFORT)
+    with pytest.raises(BadClause, match="there is no form 'activ'"):
+        mine(toy.network(), toy.arrays(), out=tmp_path / "c", head="activ(h1,0)", **EFFORT)
+
+
+def test_a_run_that_may_hold_little_gives_the_same(tmp_path):
+    made = []
+    for memory in (1024.0, 1e-3):
+        spec = mine(
+            toy.network(), toy.arrays(400), out=tmp_path / f"{memory}", memory_mb=memory, families=("unary", "binary"), **EFFORT
+        )
+        run = open_run(tmp_path / f"{memory}")
+        made.append(([str(clause) for clause in spec.clauses], run.strongest, run.read("families.json"), spec.coverage))
+        assert (run.folder / "exports" / "prolog" / "clauses.pl").exists()
+    assert made[0] == made[1]
