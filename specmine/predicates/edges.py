@@ -44,19 +44,22 @@ class SparseRows:
 
 
 def edges(
-    network: Network, value: str, wanted: Collection[str], neurons: Rows, *, width: int | None = WIDTH
+    network: Network, value: str, wanted: Collection[str], neurons: Rows, *, width: int | None = WIDTH, pools: bool = True
 ) -> Iterator[tuple[Rows, Mapping[str, SparseRows]]]:
     """For blocks of neurons of a value: what they read of each wanted earlier value, the largest |weight| first.
 
-    An activation that makes the value counts as its own input. An input of a max pool has weight 1. A path ends at any
-    other operator that is not affine. width: how many entries a row keeps between operators, None for all.
+    An activation that makes the value counts as its own input. An input of a max pool has weight 1; without `pools` a path
+    ends there, as at any other operator that is not affine. width: how many entries a row keeps between operators, None for
+    all.
     """
     for start in range(0, len(neurons), _BLOCK):
         block = neurons[start : start + _BLOCK]
-        yield block, _read(network, value, wanted, block, width)
+        yield block, _read(network, value, wanted, block, width, pools)
 
 
-def _read(network: Network, value: str, wanted: Collection[str], neurons: Rows, width: int | None) -> Mapping[str, SparseRows]:
+def _read(
+    network: Network, value: str, wanted: Collection[str], neurons: Rows, width: int | None, pools: bool
+) -> Mapping[str, SparseRows]:
     node = network.producers.get(value)
     start = node.inputs[0] if node is not None and isinstance(node.op, ACTIVATION_OPS) else value
     pending = {start: SparseRows(neurons[:, None], np.ones((len(neurons), 1)))}
@@ -67,6 +70,8 @@ def _read(network: Network, value: str, wanted: Collection[str], neurons: Rows, 
             continue
         if node.output in wanted and node.output != start:
             found[node.output] = rows
+        if isinstance(node.op, MaxPool) and not pools:
+            continue
         for name, part in zip(node.inputs, _back(network, node, rows, width), strict=False):
             pending[name] = _joined(pending[name], part, width) if name in pending else part
     return found | {name: rows for name, rows in pending.items() if name in wanted and name != start}

@@ -5,7 +5,7 @@ Where no convolution or pool reads a site, the windows are tiles of the size of 
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -85,6 +85,7 @@ class Windows:
         return truth
 
 
+@lru_cache(maxsize=256)
 def windows_of(sites: Sites, site: str) -> Windows | None:
     """The windows of a site, None where it has no channels and positions: no convolution or pool reads or makes it."""
     network, value = sites.network, sites.value(site)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmine.errors import BadClause, BadConfig
+from specmine.predicates.families.attention import ATTENTION
 from specmine.predicates.families.binary import BINARY
 from specmine.predicates.families.output import OUTPUT
 from specmine.predicates.families.ternary import TERNARY
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Family] = {
     "unary": UNARY,
     "binary": BINARY,
     "ternary": TERNARY,
+    "attention": ATTENTION,
     "output": OUTPUT,
 }
 

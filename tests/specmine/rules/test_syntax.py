@@ -12,7 +12,7 @@ SITES = st.sampled_from(["h1", "x", "true", "onnx::Relu_3", "Relu", "a b", "it's
 KINDS = {
     "site": SITES,
     "neuron": st.integers(0, 10**6),
-    "index": st.integers(0, 10**6),
+    "index": st.integers(2, 10**6),  # also a period
     "class": st.integers(0, 999),
     "threshold": st.floats(allow_nan=False, allow_infinity=False),
 }
