@@ -90,11 +90,14 @@ def sites_needed(sites: Sites, config: Config) -> tuple[str, ...]:
 
 
 def before(head: Predicate, wanted: Sequence[str], sites: Sites) -> tuple[str, ...]:
-    """The wanted sites that every site of the head comes after, so that a body is never about the head's own layer."""
-    depth = {value: place for place, value in enumerate(sites.network.shapes)}
-    first = min(depth[sites.value(site)] for site in FORMS[head.form].sites(head.arguments, sites))
-    own = {depth[sites.network.producers[sites.value(s)].inputs[0]] for s in FORMS[head.form].sites(head.arguments, sites)}
-    kept = tuple(site for site in wanted if depth[sites.value(site)] < min(first, *own))
+    """The wanted sites that come before every site of the head and what it is computed from at once, so that a body is never
+    about the head's own layer."""
+    network = sites.network
+    depth = {value: place for place, value in enumerate(network.shapes)}
+    own = [sites.value(site) for site in FORMS[head.form].sites(head.arguments, sites)]
+    nodes = [network.producers[value] for value in own if value in network.producers]
+    first = min(depth[value] for value in (*own, *(name for node in nodes for name in node.inputs)))
+    kept = tuple(site for site in wanted if depth[sites.value(site)] < first)
     if not kept:
         raise BadClause(f"no site comes before the layer of {head}; name earlier ones with --site, such as x")
     return kept
