@@ -19,6 +19,7 @@ from specmine.progress import SILENT, Progress
 from specmine.rules.syntax import parse_clause
 from specmine.stats.ranking import Ranking, evidence_at, rank, strongest
 from specmine.tracing import Sites, Source, part_of
+from verifier.ops import ACTIVATION_OPS
 
 TABLE = "predicates.zarr"
 STRONGEST = 20
@@ -90,12 +91,13 @@ def sites_needed(sites: Sites, config: Config) -> tuple[str, ...]:
 
 
 def before(head: Predicate, wanted: Sequence[str], sites: Sites) -> tuple[str, ...]:
-    """The wanted sites that come before every site of the head and what it is computed from at once, so that a body is never
-    about the head's own layer."""
+    """The wanted sites that come before every site of the head, and before what its activation is taken of, so that a body is
+    never about the head's own layer."""
     network = sites.network
     depth = {value: place for place, value in enumerate(network.shapes)}
     own = [sites.value(site) for site in FORMS[head.form].sites(head.arguments, sites)]
-    nodes = [network.producers[value] for value in own if value in network.producers]
+    made = [network.producers[value] for value in own if value in network.producers]
+    nodes = [node for node in made if isinstance(node.op, ACTIVATION_OPS)]
     first = min(depth[value] for value in (*own, *(name for node in nodes for name in node.inputs)))
     kept = tuple(site for site in wanted if depth[sites.value(site)] < first)
     if not kept:
