@@ -211,9 +211,13 @@ def _merged(rows: SparseRows) -> SparseRows:
 
 
 def _strongest(rows: SparseRows, width: int | None) -> SparseRows:
-    """The largest |weight| first, ties in the order given; no entry of weight 0."""
-    order = np.argsort(-np.abs(rows.weight), axis=1, kind="stable")[:, :width]
-    index, weight = np.take_along_axis(rows.index, order, 1), np.take_along_axis(rows.weight, order, 1)
+    """The largest |weight| first; no entry of weight 0."""
+    index, weight = rows.index, rows.weight
+    if width is not None and index.shape[1] > 2 * width:
+        largest = np.argpartition(-np.abs(weight), width, axis=1)[:, :width]
+        index, weight = np.take_along_axis(index, largest, 1), np.take_along_axis(weight, largest, 1)
+    order = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :width]
+    index, weight = np.take_along_axis(index, order, 1), np.take_along_axis(weight, order, 1)
     return SparseRows(np.where(weight != 0, index, -1), weight)
 
 

@@ -249,3 +249,22 @@ def test_no_head_value_still_gives_pairs():
     source, _ = source_of(DENSE)
     (pairs,) = choose_pairs(source, Grid(("h2",), locality=("layer",)), np.full(90, -1))
     assert len(pairs.i) >= 8 * 20 / 2
+
+
+@pytest.mark.parametrize("name", ["dense", "conv"])
+def test_pairs_grow_linearly_with_the_neurons(name):
+    counted = []
+    for scale in (1, 3):
+        if name == "dense":
+            sites = dense((20, 100 * scale, 100 * scale, 3))
+        else:
+            side = 8 * scale
+            op = conv(8, 1, 3, pad=1)
+            nodes = (Node("c", op, ("in",)), Node("r", Relu(), ("c",)), Node("d", conv(8, 8, 3, pad=1), ("r",)))
+            sites = Sites(Network("in", (1, 1, side, side), (*nodes, Node("s", Relu(), ("d",))), "s"))
+        neurons = sum(sites.size(site) for site in ("h1", "h2"))
+        x = np.random.default_rng(0).normal(size=(64, sites.size("x")))
+        pairs = choose_pairs(Stream(sites, x), Grid(("h1", "h2")), np.arange(64) % 2)
+        counted.append((neurons, sum(len(one.i) for one in pairs)))
+    (few, some), (many, more) = counted
+    assert some > 4 * few and np.log(more / some) / np.log(many / few) <= 1.05
