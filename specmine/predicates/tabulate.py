@@ -67,11 +67,12 @@ def tabulate(batches: Sequence[Batch], rows: int, columns: Columns, sites: Sites
     columns: values (neurons, samples) by site.
     """
     words = np.empty((rows, word_count(samples)), dtype=np.uint64)
+    made = np.empty((_BLOCK, samples), dtype=bool)  # used over and over, so that it stays in the cache
     for batch in batches:
         if batch.form in COMPARISONS:
-            words[batch.places] = pack(_compared(batch, columns, samples))
+            words[batch.places] = pack(_compared(batch, columns, made))
         elif batch.form in PAIRWISE:
-            words[batch.places] = pack(_paired(batch, columns, samples))
+            words[batch.places] = pack(_paired(batch, columns, made))
         else:
             _by_definition(batch, columns, sites, words)
     return words
@@ -100,27 +101,25 @@ def _batch(form: str, sites: tuple[str, ...], places: list[int], predicates: Seq
     return Batch(np.array(places), form, sites, arguments_of([predicates[place] for place in places]))
 
 
-def _compared(batch: Batch, columns: Columns, samples: int) -> Bits:
-    """Bits (predicates, samples) of a batch that compares each neuron with thresholds, neuron by neuron."""
+def _compared(batch: Batch, columns: Columns, made: Bits) -> Bits:
+    """Bits (predicates, samples) of a batch that compares each neuron with thresholds, neuron by neuron, made in place."""
     compare = COMPARISONS[batch.form]
     site, neurons, *rest = batch.arguments
     thresholds: NDArray[np.float64] = rest[0] if rest else np.zeros(len(neurons))
     values = columns[site]
-    made = np.empty((len(neurons), samples), dtype=bool)
     cuts = [0, *(np.flatnonzero(neurons[1:] != neurons[:-1]) + 1).tolist(), len(neurons)]
     for start, stop in pairwise(cuts):
         compare(values[neurons[start]], thresholds[start:stop, None], out=made[start:stop])
-    return made
+    return made[: len(neurons)]
 
 
-def _paired(batch: Batch, columns: Columns, samples: int) -> Bits:
-    """Bits (predicates, samples) of a batch that compares pairs of neurons."""
+def _paired(batch: Batch, columns: Columns, made: Bits) -> Bits:
+    """Bits (predicates, samples) of a batch that compares pairs of neurons, made in place."""
     compare = PAIRWISE[batch.form]
     first, i, second, j = batch.arguments
-    made = np.empty((len(i), samples), dtype=bool)
-    for left, right, into in zip(i.tolist(), j.tolist(), made, strict=True):
+    for left, right, into in zip(i.tolist(), j.tolist(), made[: len(i)], strict=True):
         compare(columns[first][left], columns[second][right], out=into)
-    return made
+    return made[: len(i)]
 
 
 def _by_definition(batch: Batch, columns: Columns, sites: Sites, words: Words) -> None:

@@ -28,6 +28,8 @@ def pack(bits: Bits) -> Words:
     [5]
     """
     packed = np.packbits(np.asarray(bits, dtype=bool), axis=-1, bitorder="little")
+    if bits.shape[-1] % WORD == 0:
+        return packed.view("<u8").astype(np.uint64, copy=False)
     padded = np.zeros((*packed.shape[:-1], 8 * word_count(bits.shape[-1])), dtype=np.uint8)
     padded[..., : packed.shape[-1]] = packed
     return padded.view("<u8").astype(np.uint64, copy=False)
