@@ -1,0 +1,132 @@
+"""Which pattern each attention head follows, by a test over samples, without being told where to look.
+
+On each sample the probability that a head puts on each pattern of keys is compared: every fixed distance back (0 is the token
+itself, 1 the previous token), the first token, the last occurrence of the query's token (duplicate token) and the token after
+that (induction; Olsson et al. 2022). What a pattern gets is measured against what keys drawn at random in each row would
+get, in standard deviations of that, so that a pattern with few queries, or with queries that see few keys, has no advantage.
+If a head preferred none, each pattern would be the greatest equally often; the number of samples on which one wins is tested
+against that, one-sided, and q is adjusted over all heads and patterns.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from specmine.errors import BadData
+from specmine.stats.counts import benjamini_hochberg
+from specmine.tracing import AttentionLayer, Source, part_of, traced
+from specmine.tracing.stream import ranges
+from verifier.ops import Array
+
+CHUNK = 256
+NAMED = {0: "self_token", 1: "previous_token"}
+
+
+@dataclass(frozen=True)
+class Role:
+    """A pattern that a head may follow. site: a1, a2, ...; mass: its mean probability on the pattern's keys, over queries that
+    see more than one key; wins: the samples, of those where the pattern has such a query, on which it stands out the most of
+    `rivals` patterns; q: over all heads and patterns."""
+
+    site: str
+    head: int
+    pattern: str
+    mass: float
+    wins: int
+    samples: int
+    rivals: int
+    p: float
+    q: float
+
+
+def head_roles(source: Source, *, tokens: NDArray[np.integer] | None = None) -> list[Role]:
+    """The roles of every head and pattern, the most certain first, of equal ones those with the greater mass.
+
+    tokens: (samples, positions) what stands at each position, for duplicate token and induction; without it only patterns of
+    fixed places are looked at. Raises BadData where the network has no attention whose keys are its queries, or the tokens do
+    not fit.
+    """
+    layers = [layer for layer in source.sites.attention if layer.probability_index.shape[1] == layer.probability_index.shape[2]]
+    if not layers:
+        raise BadData("head roles need attention whose queries and keys are the same tokens; this network has none")
+    found = [entry for layer in layers for entry in _tallies(source, layer, tokens)]
+    p = [float(binom.sf(wins - 1, samples, 1 / rivals)) if samples else 1.0 for *_, wins, samples, rivals in found]
+    q = benjamini_hochberg(p)
+    roles = [Role(*entry, p=a, q=float(b)) for entry, a, b in zip(found, p, q, strict=True)]
+    return sorted(roles, key=lambda role: (role.p, -role.mass, role.site, role.head))
+
+
+def _tallies(
+    source: Source, layer: AttentionLayer, tokens: NDArray[np.integer] | None
+) -> Iterator[tuple[str, int, str, float, int, int, int]]:
+    heads, positions, _ = layer.probability_index.shape
+    names = [*(NAMED.get(back, f"{back}_back") for back in range(positions)), "first_token"]
+    names += [] if tokens is None else ["duplicate_token", "induction"]
+    if tokens is not None and tokens.shape != (source.samples, positions):
+        raise BadData(f"tokens must have shape ({source.samples}, {positions}) for {layer.name}, got {tokens.shape}")
+    total, seen, wins = (np.zeros((heads, len(names))) for _ in range(3))
+    visible = layer.probability_index >= 0
+    for rows in ranges(source.samples, CHUNK):
+        values = traced(part_of(source, rows), [layer.name]).values[layer.name]
+        shares = np.where(visible, values[:, layer.probability_index], 0.0)
+        keys = _keys(len(shares), positions, None if tokens is None else tokens[rows])
+        masses, scores = _measured(shares, visible, keys)
+        there = ~np.isnan(masses)
+        known = np.where(there, scores, -np.inf)
+        greatest = known.max(axis=2, keepdims=True)
+        alone = (known == greatest).sum(axis=2, keepdims=True) == 1
+        wins += ((known == greatest) & alone & there).sum(axis=0)
+        total += np.where(there, masses, 0.0).sum(axis=0)
+        seen += there.sum(axis=0)
+    for head in range(heads):
+        for place, name in enumerate(names):
+            count = int(seen[head, place])
+            mass = float(total[head, place] / count) if count else 0.0
+            yield layer.name, head, name, mass, int(wins[head, place]), count, len(names)
+
+
+def _keys(samples: int, positions: int, tokens: NDArray[np.integer] | None) -> NDArray[np.int64]:
+    """The key (samples, patterns, queries) that each pattern means for each query, -1 where there is none."""
+    queries = np.arange(positions)
+    fixed = [queries - back for back in range(positions)] + [np.where(queries > 0, 0, -1)]
+    keys = np.broadcast_to(np.stack(fixed), (samples, positions + 1, positions))
+    keys = np.where(keys >= 0, keys, -1)
+    if tokens is None:
+        return keys
+    last = last_occurrence(tokens)
+    return np.concatenate([keys, last[:, None], np.where(last >= 0, last + 1, -1)[:, None]], axis=1)
+
+
+def _measured(shares: Array, visible: NDArray[np.bool_], keys: NDArray[np.int64]) -> tuple[Array, Array]:
+    """For each sample, head and pattern the mean probability on its keys, NaN without one, and the standard score of the sum.
+
+    shares: (samples, heads, queries, keys), 0 where not visible (heads, queries, keys). The score is 0 where rows are uniform.
+    """
+    count = visible.sum(axis=2)
+    mean = np.divide(1.0, count, out=np.zeros(count.shape), where=count > 0)
+    variance = np.where(visible, np.square(shares - mean[..., None]), 0.0).sum(axis=3) * mean
+    several = (count > 1)[None, :, None, :]
+    there = (keys >= 0)[:, None] & several
+    safe = np.maximum(keys, 0)
+    rows, queries = np.arange(len(shares))[:, None, None], np.arange(shares.shape[2])
+    picked = np.stack([shares[rows, head, queries, safe] for head in range(shares.shape[1])], axis=1)
+    number = there.sum(axis=3)
+    total = np.where(there, picked, 0.0).sum(axis=3)
+    chance = np.where(there, mean[None, :, None, :], 0.0).sum(axis=3)
+    spread = np.sqrt(np.where(there, variance[:, :, None, :], 0.0).sum(axis=3))
+    masses = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return masses, np.divide(total - chance, spread, out=np.zeros(total.shape), where=spread > 1e-9)
+
+
+def last_occurrence(tokens: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where (samples, positions) the token of each position stood last before it; -1 where it did not.
+
+    >>> last_occurrence(np.array([[5, 6, 5, 5]])).tolist()
+    [[-1, -1, 0, 2]]
+    """
+    positions = tokens.shape[1]
+    same = (tokens[:, :, None] == tokens[:, None, :]) & np.tri(positions, k=-1, dtype=bool)
+    return np.where(same.any(axis=2), positions - 1 - same[:, :, ::-1].argmax(axis=2), -1)
