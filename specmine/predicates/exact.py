@@ -5,7 +5,7 @@ transformations give (Knuth's TwoSum; Ogita, Rump and Oishi 2005). Rounded down,
 where the sum itself is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import inf, nextafter
 
@@ -44,6 +44,16 @@ def rows_at_most(values: Array, rows: Places, thresholds: Array) -> Truth:
     return _compared(np.less_equal, values, rows, thresholds)
 
 
+def sums_at_least(terms: Sequence[Array], which: Places, thresholds: Array) -> Truth:
+    """sum of terms[k][which[p]] >= thresholds[p], (predicates, samples), for two or three terms (distinct, samples)."""
+    return _sums(np.greater_equal, sum_down, terms, which, thresholds)
+
+
+def sums_at_most(terms: Sequence[Array], which: Places, thresholds: Array) -> Truth:
+    """sum of terms[k][which[p]] <= thresholds[p], (predicates, samples), for two or three terms (distinct, samples)."""
+    return _sums(np.less_equal, sum_up, terms, which, thresholds)
+
+
 def distinct(*indices: Places) -> tuple[tuple[Places, ...], Places]:
     """The distinct tuples of equally long index arrays, and which of them each entry is, so that each is computed once.
 
@@ -76,6 +86,30 @@ def _compared(relation: np.ufunc, values: Array, rows: Places, thresholds: Array
     truth = np.empty((len(rows), values.shape[1]), dtype=bool)
     for place, (row, threshold) in enumerate(zip(rows.tolist(), thresholds.tolist(), strict=True)):
         relation(values[row], threshold, out=truth[place])
+    return truth
+
+
+def _sums(relation: np.ufunc, rounded: Callable[..., Array], terms: Sequence[Array], which: Places, thresholds: Array) -> Truth:
+    """Compared as floats, each sum made once; what rounding could have turned is summed again, without it."""
+    truth = np.empty((len(which), terms[0].shape[1]), dtype=bool)
+    row, total, slack = -1, np.empty(0), 0.0
+    for place in np.argsort(which, kind="stable").tolist():
+        threshold = thresholds[place]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if which[place] != row:
+                row = int(which[place])
+                total = sum((term[row] for term in terms[2:]), terms[0][row] + terms[1][row])
+                # sound: one rounding keeps the order of a sum of two with any float64; two are off by less than this
+                slack = (
+                    0.0
+                    if len(terms) == 2
+                    else 5e-324 + 2.0**-50 * float(sum(np.abs(term[row]).max(initial=0) for term in terms))
+                )
+            relation(total, threshold, out=truth[place])
+            near = ~(np.abs(total - threshold) > slack) if slack else total == threshold
+            doubtful = np.flatnonzero(near)
+        if len(doubtful):
+            truth[place, doubtful] = relation(rounded(*(term[row, doubtful] for term in terms)), threshold)
     return truth
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from specmine.predicates.combination import combination, tails, terms
-from specmine.predicates.exact import Truth, distinct, rows_at_least, rows_at_most, sum_down, sum_up
+from specmine.predicates.exact import Truth, distinct, sums_at_least, sums_at_most
 from specmine.predicates.form import Bits, Columns, Family, Form, Measure, Pairs, Plan, Spread
 from specmine.predicates.predicate import Argument, Predicate
 from specmine.tracing.sites import Sites
@@ -48,7 +48,6 @@ def _less_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) -> Bi
 
 def _bits(
     sign: int,
-    rounded: Callable[..., Array],
     compared: Callable[..., Truth],
     arguments: tuple[Any, ...],
     columns: Columns,
@@ -57,7 +56,7 @@ def _bits(
     """Truth of second + sign * first against thresholds, each pair summed once."""
     first, i, second, j, thresholds = arguments
     (i, j), which = distinct(i, j)
-    return compared(rounded(*terms(columns, [(1, second, j), (sign, first, i)])), which, thresholds)
+    return compared(terms(columns, [(1, second, j), (sign, first, i)]), which, thresholds)
 
 
 def _sites(arguments: tuple[Argument, ...], sites: Sites) -> tuple[str, ...]:
@@ -68,9 +67,9 @@ _PAIR: tuple[Any, ...] = ("site", "neuron", "site", "neuron")
 
 FORMS: dict[str, Form] = {
     "less": Form("less", _PAIR, _less, _less_bits, _sites),
-    "less_by": Form("less_by", (*_PAIR, "threshold"), _less_by, partial(_bits, -1, sum_down, rows_at_least), _sites),
-    "sum_above": Form("sum_above", (*_PAIR, "threshold"), _sum_above, partial(_bits, 1, sum_down, rows_at_least), _sites),
-    "sum_below": Form("sum_below", (*_PAIR, "threshold"), _sum_below, partial(_bits, 1, sum_up, rows_at_most), _sites),
+    "less_by": Form("less_by", (*_PAIR, "threshold"), _less_by, partial(_bits, -1, sums_at_least), _sites),
+    "sum_above": Form("sum_above", (*_PAIR, "threshold"), _sum_above, partial(_bits, 1, sums_at_least), _sites),
+    "sum_below": Form("sum_below", (*_PAIR, "threshold"), _sum_below, partial(_bits, 1, sums_at_most), _sites),
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from specmine.predicates.combination import combination, tails, terms
-from specmine.predicates.exact import Truth, distinct, rows_at_least, rows_at_most, sum_down, sum_up
+from specmine.predicates.exact import Truth, distinct, sums_at_least, sums_at_most
 from specmine.predicates.form import Bits, Columns, Family, Form, Measure, Pairs, Plan, Rows, Spread
 from specmine.predicates.predicate import Argument, Predicate
 from specmine.tracing.sites import Sites
@@ -63,7 +63,6 @@ def _between_bits(arguments: tuple[Any, ...], columns: Columns, sites: Sites) ->
 
 
 def _sum_bits(
-    rounded: Callable[..., Array],
     compared: Callable[..., Truth],
     arguments: tuple[Any, ...],
     columns: Columns,
@@ -71,7 +70,7 @@ def _sum_bits(
 ) -> Bits:
     first, i, second, j, third, k, thresholds = arguments
     (i, j, k), which = distinct(i, j, k)
-    return compared(rounded(*terms(columns, [(1, first, i), (1, second, j), (-1, third, k)])), which, thresholds)
+    return compared(terms(columns, [(1, first, i), (1, second, j), (-1, third, k)]), which, thresholds)
 
 
 def _sites(arguments: tuple[Argument, ...], sites: Sites) -> tuple[str, ...]:
@@ -83,8 +82,8 @@ _TRIPLE: tuple[Any, ...] = ("site", "neuron", "site", "neuron", "site", "neuron"
 FORMS: dict[str, Form] = {
     "largest": Form("largest", _TRIPLE, _largest, _largest_bits, _sites),
     "between": Form("between", _TRIPLE, _between, _between_bits, _sites),
-    "sum_over": Form("sum_over", (*_TRIPLE, "threshold"), _sum_over, partial(_sum_bits, sum_down, rows_at_least), _sites),
-    "sum_under": Form("sum_under", (*_TRIPLE, "threshold"), _sum_under, partial(_sum_bits, sum_up, rows_at_most), _sites),
+    "sum_over": Form("sum_over", (*_TRIPLE, "threshold"), _sum_over, partial(_sum_bits, sums_at_least), _sites),
+    "sum_under": Form("sum_under", (*_TRIPLE, "threshold"), _sum_under, partial(_sum_bits, sums_at_most), _sites),
 }
 
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from specmine.predicates.exact import distinct, rows_at_least, rows_at_most, sum_down, sum_up, weighted_at_least
+from specmine.predicates.exact import (
+    distinct,
+    rows_at_least,
+    rows_at_most,
+    sum_down,
+    sum_up,
+    sums_at_least,
+    sums_at_most,
+    weighted_at_least,
+)
 
 MOST = float(np.finfo(np.float64).max)
 HARD = (0.1, 0.2, 0.3, 1.0, 1e16, 1e16 + 2, 2.0**-53, 2.0**-54, 2.0**-106, 5e-324, 2.0**970, MOST, 0.0, -0.0, 3.0)
@@ -76,3 +85,18 @@ def test_thresholds_meet_their_rows():
 def test_distinct_tuples():
     (i, j), inverse = distinct(np.array([2, 0, 2, 2]), np.array([1, 1, 1, 0]))
     assert list(zip(i[inverse], j[inverse], strict=True)) == [(2, 1), (0, 1), (2, 1), (2, 0)] and len(i) == 3
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_many_sums_and_thresholds_at_once(count):
+    rng = np.random.default_rng(count)
+    hard = np.array([*HARD, *(-v for v in HARD)])
+    for _ in range(20):
+        terms = [rng.choice(hard, (4, 30)) for _ in range(count)]
+        which, thresholds = rng.integers(0, 4, 12), rng.choice(hard, 12)
+        exact = [[sum(Fraction(float(t[row, k])) for t in terms) for k in range(30)] for row in which]
+        bounds = [Fraction(float(c)) for c in thresholds]
+        above = [[total >= c for total in row] for row, c in zip(exact, bounds, strict=True)]
+        below = [[total <= c for total in row] for row, c in zip(exact, bounds, strict=True)]
+        assert sums_at_least(terms, which, thresholds).tolist() == above
+        assert sums_at_most(terms, which, thresholds).tolist() == below
