@@ -42,6 +42,7 @@ class Config(BaseModel):
     memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         1024.0, description="megabytes for values of the network at a time; samples that need more are traced in passes"
     )
+    cluster: str | None = Field(None, description="address of a dask scheduler whose workers make the passes over the samples")
     compare_families: bool = Field(True, description="measure what each family adds, where more than one is mined")
     synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")

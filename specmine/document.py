@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
-from typing import Any
+from typing import Any, assert_never
 
 from specmine.errors import BadRun
 from specmine.predicates.predicate import Predicate
@@ -24,7 +24,7 @@ from specmine.rules.clause import HornClause
 from specmine.spec import Claim, Coverage, Outcome, Spec, Witness
 from specmine.stats import Evidence, SplitEvidence, read_split
 from specmine.stats.evidence import SPLITS
-from verifier.formula import Atom, Term
+from verifier.formula import And, Atom, Formula, Or, Term
 from verifier.region import Ball, Box
 
 SCHEMA = "specmine.spec/1"
@@ -90,9 +90,10 @@ def _read_spec(data: Mapping[str, Any]) -> Spec:
 def claim_document(claim: Claim) -> dict[str, Any]:
     """One claim as plain data.
 
-    body holds its text, its predicates and the atoms they denote (sum of coefficient * value[index], plus bias, <= 0 or
-    < 0 if strict; exact rationals as text). support and errors are counts over all splits: samples that satisfy the body,
-    and those among them whose predicted class is not the head's. precision and recall carry a 95 % Wilson interval.
+    body holds its text, its predicates and the atoms they denote, all of which must hold (sum of coefficient * value[index],
+    plus bias, <= 0 or < 0 if strict; exact rationals as text); in the place of an atom may stand {"any": [...]}, one of which
+    must hold, and within it {"all": [...]}. support and errors are counts over all splits: samples that satisfy the body, and
+    those among them whose predicted class is not the head's. precision and recall carry a 95 % Wilson interval.
     """
     evidence, outcome = claim.evidence, claim.outcome
     splits = {name: getattr(evidence, name) for name in SPLITS}
@@ -103,7 +104,7 @@ def claim_document(claim: Claim) -> dict[str, Any]:
         "body": {
             "text": ", ".join(map(str, claim.clause.body)) or "true",
             "predicates": [_predicate_document(p) for p in claim.clause.body],
-            "atoms": [atom_document(atom) for atom in claim.body_atoms],
+            "atoms": [formula_document(part) for part in claim.body_parts],
         },
         "head_predicate": None if claim.clause.head is None else _predicate_document(claim.clause.head),
         "region": claim.region.name,
@@ -127,6 +128,27 @@ def atom_document(atom: Atom) -> dict[str, Any]:
     """An atom as plain data: exact rationals as text."""
     terms = [{"value": t.value, "index": t.index, "coefficient": str(t.coefficient)} for t in atom.terms]
     return {"terms": terms, "bias": str(atom.bias), "strict": atom.strict}
+
+
+def formula_document(formula: Formula) -> dict[str, Any]:
+    """A formula as plain data: an atom, or all or any of several."""
+    match formula:
+        case Atom():
+            return atom_document(formula)
+        case And(parts=parts):
+            return {"all": [formula_document(part) for part in parts]}
+        case Or(parts=parts):
+            return {"any": [formula_document(part) for part in parts]}
+        case _:
+            assert_never(formula)
+
+
+def _read_formula(content: Mapping[str, Any]) -> Formula:
+    if "all" in content:
+        return And(tuple(map(_read_formula, content["all"])))
+    if "any" in content:
+        return Or(tuple(map(_read_formula, content["any"])))
+    return _read_atom(content)
 
 
 def _predicate_document(predicate: Predicate) -> dict[str, Any]:
@@ -168,9 +190,9 @@ def _read_claim(content: Mapping[str, Any], regions: Mapping[str, NamedRegion]) 
     clause = HornClause(
         None if head is None else _read_predicate(head), tuple(_read_predicate(p) for p in content["body"]["predicates"])
     )
-    atoms = tuple(_read_atom(a) for a in content["body"]["atoms"])
+    parts = tuple(map(_read_formula, content["body"]["atoms"]))
     evidence = Evidence(*(read_split(content["evidence"][name]) for name in SPLITS))
-    return Claim(clause, atoms, evidence, regions[content["region"]], _read_outcome(content))
+    return Claim(clause, parts, evidence, regions[content["region"]], _read_outcome(content))
 
 
 def _read_outcome(content: Mapping[str, Any]) -> Outcome:

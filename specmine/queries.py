@@ -7,7 +7,7 @@ from specmine.rules.clause import HornClause
 from specmine.spec import Claim
 from specmine.tracing import Sites
 from verifier.domains import region_bounds
-from verifier.formula import And, Atom, Formula, atoms_of, conjoin, negate
+from verifier.formula import And, Formula, atoms_of, conjoin, negate
 from verifier.network import Network
 from verifier.query import Query
 from verifier.region import Box, Region
@@ -52,9 +52,10 @@ def body_formula(clause: HornClause, sites: Sites) -> Formula:
     return conjoin(And(()), *(denote(predicate, sites) for predicate in clause.body))
 
 
-def body_atoms(clause: HornClause, sites: Sites) -> tuple[Atom, ...]:
-    """The atoms the body denotes, in the body's order."""
-    return tuple(atoms_of(body_formula(clause, sites)))
+def body_parts(clause: HornClause, sites: Sites) -> tuple[Formula, ...]:
+    """The formulas that the body denotes, in the body's order, all of which must hold: atoms, and disjunctions of such."""
+    whole = body_formula(clause, sites)
+    return whole.parts if isinstance(whole, And) else (whole,)
 
 
 def claim_query(claim: Claim, sites: Sites) -> Query:

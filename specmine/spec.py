@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from specmine.regions import DOMAIN, NamedRegion
 from specmine.rules.clause import HornClause
 from specmine.stats import Evidence
-from verifier.formula import Atom
+from verifier.formula import Formula
 
 VerdictText = Literal["proved", "refuted", "unknown", "vacuous", "unchecked"]
 VERDICTS: tuple[VerdictText, ...] = get_args(VerdictText)
@@ -44,11 +44,11 @@ class Outcome:
 class Claim:
     """A clause over a region, with what the data says (evidence) and what is proved (outcome).
 
-    body_atoms: the atoms that the body denotes, over network values.
+    body_parts: the formulas that the body denotes, over network values, all of which must hold; mostly atoms.
     """
 
     clause: HornClause
-    body_atoms: tuple[Atom, ...]
+    body_parts: tuple[Formula, ...]
     evidence: Evidence
     region: NamedRegion
     outcome: Outcome = Outcome()

@@ -8,6 +8,7 @@ import typer
 from specmine.cli.options import (
     AsJson,
     Budget,
+    Cluster,
     ConfigFile,
     DataDir,
     DataName,
@@ -55,6 +56,7 @@ def mine(
     thresholds: Thresholds = None,
     head: Head = None,
     memory: Memory = None,
+    cluster: Cluster = None,
     recall: Annotated[float | None, typer.Option("--recall", metavar="SHARE", help="Recall of smallest bodies.")] = None,
     max_clauses: Annotated[int | None, typer.Option("--max-clauses", metavar="N", help="Clauses a class and way.")] = None,
     timeout: Timeout = None,
@@ -83,6 +85,7 @@ def mine(
         thresholds=thresholds,
         head=head,
         memory_mb=memory,
+        cluster=cluster,
         recall=recall,
         max_clauses=max_clauses,
         timeout_s=timeout,

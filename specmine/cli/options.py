@@ -47,6 +47,9 @@ Head = Annotated[
         help="What to speak for: class, label, right, FILE.npz:COLUMN, or a predicate to derive.",
     ),
 ]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", metavar="ADDRESS", help="A dask scheduler whose workers pass over the samples.")
+]
 Memory = Annotated[float | None, typer.Option("--memory", metavar="MB", help="Megabytes for values of the network at a time.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Time to decide one claim.")]
 Budget = Annotated[float | None, typer.Option("--budget", metavar="SECONDS", help="Time to decide all claims.")]

@@ -10,6 +10,7 @@ from specmine.config import Config
 from specmine.data import MINE, Dataset
 from specmine.errors import BadClause
 from specmine.exhibit import Strong
+from specmine.pipeline.cluster import executor_at
 from specmine.predicates.families import FAMILIES, FORMS, candidates, default_sites
 from specmine.predicates.form import Grid
 from specmine.predicates.head_values import WORDS, Heads, heads_of
@@ -41,15 +42,20 @@ def propose(source: Source, dataset: Dataset, config: Config, folder: Path, prog
     grid = grid_of(source, config)
     heads = head_values(source, dataset, config)
     rows = np.flatnonzero(dataset.split == MINE)
-    found = candidates(
-        config.families,
-        part_of(source, rows),
-        grid=grid,
-        heads=heads.values[rows],
-        memory_mb=config.memory_mb,
-        progress=progress,
-    )
-    return Proposed(write_table(folder / TABLE, found, source, memory_mb=config.memory_mb, progress=progress), heads)
+    memory, values = config.memory_mb, heads.values[rows]
+    with executor_at(config.cluster) as executor:
+        found = candidates(
+            config.families,
+            part_of(source, rows),
+            grid=grid,
+            heads=values,
+            executor=executor,
+            memory_mb=memory,
+            progress=progress,
+        )
+        path = folder.resolve() / TABLE
+        table = write_table(path, found, source, executor=executor, memory_mb=memory, progress=progress)
+    return Proposed(table, heads)
 
 
 def grid_of(source: Source, config: Config) -> Grid:

@@ -32,7 +32,7 @@ from verifier.formats.archive import read_archive, write_network
 CLAIMS, SECONDS = "claims.json", "seconds.json"
 FAMILIES, STRONGEST = "families.json", "strongest.json"
 MODEL, DATA = "model.network", "data.npz"
-EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports", "memory_mb")
+EFFORT = ("timeout_s", "budget_s", "engine", "jobs", "exports", "memory_mb", "cluster")
 """Settings that may change from one start of a run to the next; the others are part of what the run is."""
 
 

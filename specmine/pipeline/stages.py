@@ -16,7 +16,7 @@ from specmine.pipeline.provenance import provenance
 from specmine.pipeline.run import CLAIMS, FAMILIES, STRONGEST, Run
 from specmine.pipeline.synthesis import Material, material_of, synthesise
 from specmine.predicates.form import Bits
-from specmine.queries import body_atoms
+from specmine.queries import body_parts
 from specmine.regions import NamedRegion, ball_around, ball_centers, domain_of, radius_of
 from specmine.report import report_html
 from specmine.rules.clause import HornClause
@@ -135,7 +135,7 @@ def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str],
         rows = np.flatnonzero(fires[clause])
         rows = rows if region.sample is None else rows[rows == region.sample]
         witness = sample_witness(clause, region, run.sites, rows.tolist(), dataset.x)
-        claims.append(Claim(clause, body_atoms(clause, run.sites), evidence[clause], region, Outcome(witness=witness)))
+        claims.append(Claim(clause, body_parts(clause, run.sites), evidence[clause], region, Outcome(witness=witness)))
         run.progress.advance()
     run.progress.finish(f"{len(claims)} claims")
     return Spec(tuple(claims), provenance(run.inputs, run.config), _coverage(run, fires), run.seconds)

@@ -9,13 +9,10 @@ from specmine.queries import clause_query
 from specmine.rules.clause import HornClause
 from specmine.rules.oracle import Answer
 from specmine.tracing import Sites
-from specmine.verification.proving import write_down
+from specmine.verification.proving import decide
 from specmine.verification.store import Record, Store
 from verifier.ops import Array
-from verifier.query import Query
 from verifier.region import Region
-from verifier.solve import verify_many
-from verifier.verdict import Decision
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +34,8 @@ class VerifierOracle:
         known = [self.store.answers(query.sha256, self.engine, timeout_s) for query in queries]
         new = [query for query, there in zip(queries, known, strict=True) if not there]
         if new:
-            self._decide(new, timeout_s)
+            decide(new, self.store, engine=self.engine, timeout_s=timeout_s, starts=self.starts)
         return [_answer(self.store.records[query.sha256]) for query in queries]
-
-    def _decide(self, queries: Sequence[Query], timeout_s: float) -> None:
-        def written(place: int, decision: Decision) -> None:
-            write_down(queries[place], decision, self.store, engine=self.engine, timeout_s=timeout_s)
-
-        verify_many(queries, timeout_s=timeout_s, engine=self.engine, starts=self.starts, on_decision=written)
 
 
 def _answer(record: Record) -> Answer:

@@ -1,7 +1,7 @@
 """Decide many claims: look each up in the store, ask the verifier for the rest, write every verdict down as it comes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -15,6 +15,7 @@ from specmine.tracing import Sites
 from specmine.verification.store import Record, Store
 from verifier.certificate import Certificate
 from verifier.check import write_certificate
+from verifier.errors import BadQuery
 from verifier.ops import Array
 from verifier.query import Query
 from verifier.solve import verify_many
@@ -115,11 +116,47 @@ class _Asking:
         self.progress.finish()
 
     def _ask(self, claims: Sequence[Claim], queries: Sequence[Query], timeout_s: float) -> None:
-        def written(place: int, decision: Decision) -> None:
-            record = write_down(queries[place], decision, self.store, engine=self.effort.engine, timeout_s=timeout_s)
+        def written(place: int, record: Record) -> None:
             self.progress.advance(1, f"{record.verdict}: {claims[place].title}")
 
-        verify_many(queries, timeout_s=timeout_s, engine=self.effort.engine, starts=self.starts, on_decision=written)
+        engine = self.effort.engine
+        decide(queries, self.store, engine=engine, timeout_s=timeout_s, starts=self.starts, on_record=written)
+
+
+def decide(
+    queries: Sequence[Query],
+    store: Store,
+    *,
+    engine: str,
+    timeout_s: float,
+    starts: Array | None = None,
+    on_record: Callable[[int, Record], None] = lambda place, record: None,
+) -> None:
+    """Asks the verifier and writes every decision down as it comes; a query that it cannot take, such as one with more ways to
+    fail than it can count, is unknown."""
+    taken = []
+    for place, query in enumerate(queries):
+        problem = _refusal(query)
+        if problem is None:
+            taken.append(place)
+            continue
+        refused = Decision(Unknown("unsupported", problem), engine, 0.0)
+        on_record(place, write_down(query, refused, store, engine=engine, timeout_s=timeout_s))
+
+    def written(number: int, decision: Decision) -> None:
+        place = taken[number]
+        on_record(place, write_down(queries[place], decision, store, engine=engine, timeout_s=timeout_s))
+
+    asked = [queries[place] for place in taken]
+    verify_many(asked, timeout_s=timeout_s, engine=engine, starts=starts, on_decision=written)
+
+
+def _refusal(query: Query) -> str | None:
+    try:
+        _ = query.disjuncts
+    except BadQuery as error:
+        return str(error)
+    return None
 
 
 def write_down(query: Query, decision: Decision, store: Store, *, engine: str, timeout_s: float) -> Record:

@@ -62,7 +62,7 @@ def test_the_verified_recall_is_what_a_recount_gives(run, proved):
         covered += any(
             all(
                 sum(float(t.coefficient) * trace.values[site(t.value)][row, t.index] for t in a.terms) + float(a.bias) <= 0
-                for a in claim.body_atoms
+                for a in claim.body_parts
             )
             for claim in proved
             if claim.clause.head.arguments[0] == label
@@ -102,8 +102,8 @@ def violations(claims, run, x):
     for claim in claims:
         label = claim.clause.head.arguments[0]
         rows = torch.nonzero((best.indices[:, 0] != label) | (best.values[:, 0] == best.values[:, 1]))[:, 0]
-        for first in range(0, len(claim.body_atoms), 6):
-            rows = rows[(left_sides(claim.body_atoms[first : first + 6], run, columns[rows]) <= 1e-9).all(1)]
+        for first in range(0, len(claim.body_parts), 6):
+            rows = rows[(left_sides(claim.body_parts[first : first + 6], run, columns[rows]) <= 1e-9).all(1)]
             if not len(rows):
                 break
         yield from ((claim, x[row].numpy()) for row in rows.tolist())
@@ -143,7 +143,7 @@ def attack_loss(claim, run, x):
     rivals = outputs.clone()
     rivals[:, label] = -torch.inf
     margin = outputs[:, label] - rivals.amax(1)
-    return margin + 3 * left_sides(claim.body_atoms, run, columns).clamp(min=0).sum(1)
+    return margin + 3 * left_sides(claim.body_parts, run, columns).clamp(min=0).sum(1)
 
 
 def test_two_solvers_confirm_the_proved_clauses(folder, proved):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import toy
 
-from specmine.errors import BadClause, BadData
+from specmine.errors import BadClause, BadConfig, BadData
 from specmine.pipeline import mine, open_run
 
 EFFORT = {
@@ -75,3 +75,21 @@ def test_a_run_that_may_hold_little_gives_the_same(tmp_path):
         made.append(([str(clause) for clause in spec.clauses], run.strongest, run.read("families.json"), spec.coverage))
         assert (run.folder / "exports" / "prolog" / "clauses.pl").exists()
     assert made[0] == made[1]
+
+
+def test_a_cluster_gives_the_same_bytes(tmp_path):
+    distributed = pytest.importorskip("dask.distributed")
+    options = {"families": ("unary", "binary"), "synthesis": ("threshold",), "compare_families": False}
+    mine(toy.network(), toy.arrays(400), out=tmp_path / "here", **EFFORT | options)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        mine(toy.network(), toy.arrays(400), out=tmp_path / "there", cluster=cluster.scheduler_address, **EFFORT | options)
+    tables = [tmp_path / name / "predicates.zarr" for name in ("here", "there")]
+    files = [{p.relative_to(t): p.read_bytes() for p in t.rglob("*") if p.is_file()} for t in tables]
+    assert files[0] == files[1] and len(files[0]) > 2
+
+
+def test_a_cluster_that_does_not_answer(tmp_path, monkeypatch):
+    pytest.importorskip("dask.distributed")
+    monkeypatch.setattr("specmine.pipeline.cluster.TIMEOUT_S", 1.0)
+    with pytest.raises(BadConfig, match="no scheduler answers at"):
+        mine(toy.network(), toy.arrays(), out=tmp_path / "run", cluster="tcp://127.0.0.1:9", **EFFORT)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import toy
@@ -6,6 +7,7 @@ import toy
 from specmine.document import document, from_json, to_json
 from specmine.errors import BadRun
 from specmine.pipeline.stages import verify_stage
+from verifier.formula import And, Or, atom
 
 CLAIM_KEYS = {
     "head", "body", "region", "support", "errors", "precision", "recall", "verdict", "bound", "engine", "seconds",
@@ -71,3 +73,13 @@ def test_a_document_with_a_missing_key(spec):
     del data["claims"][0]["body"]
     with pytest.raises(BadRun, match="damaged: KeyError 'body'"):
         from_json(json.dumps(data))
+
+
+def test_a_body_with_a_disjunction_reads_back(spec):
+    first, second = (atom({("post", k): -1}, 0, strict=True) for k in (0, 1))
+    parts = (first, Or((second, And((first, second)))))
+    claim = replace(spec.claims[0], body_parts=parts)
+    document = json.loads(to_json(replace(spec, claims=(claim,))))
+    atoms = document["claims"][0]["body"]["atoms"]
+    assert list(atoms[1]) == ["any"] and list(atoms[1]["any"][1]) == ["all"]
+    assert from_json(json.dumps(document)).claims[0].body_parts == parts

@@ -13,6 +13,8 @@ from specmine.rules.syntax import parse_clause
 from specmine.verification import Effort, Store, check_claims, prove, sample_witness
 from specmine.verification.store import FILE, Record
 from verifier.check import confirms
+from verifier.errors import BadQuery
+from verifier.formula import disjuncts
 
 
 def test_verdicts_by_hand(tmp_path):
@@ -126,3 +128,18 @@ def test_records_are_json_lines(tmp_path):
     store = Store(tmp_path)
     store.add(record("a"))
     assert json.loads((tmp_path / FILE).read_text())["key"] == "a"
+
+
+def test_a_query_of_too_many_cases_is_unknown_and_the_others_are_decided(tmp_path, monkeypatch):
+    run = toy.run(tmp_path)
+    refused = claim_query(run.spec.claims[2], run.sites).assertion
+
+    def counted(formula):
+        if refused in (formula, *getattr(formula, "parts", ())) or set(getattr(refused, "parts", ())) <= set(formula.parts):
+            raise BadQuery("over 100000 disjuncts; split the query")
+        return disjuncts(formula)
+
+    monkeypatch.setattr("verifier.query.disjuncts", counted)
+    outcomes = [claim.outcome for claim in verify_stage(run).claims]
+    assert [outcome.verdict for outcome in outcomes] == ["proved", "proved", "unknown", "vacuous"]
+    assert outcomes[2].reason == "unsupported: over 100000 disjuncts; split the query"
