@@ -135,7 +135,7 @@ def test_a_query_of_too_many_cases_is_unknown_and_the_others_are_decided(tmp_pat
     refused = claim_query(run.spec.claims[2], run.sites).assertion
 
     def counted(formula):
-        if refused in (formula, *getattr(formula, "parts", ())) or set(getattr(refused, "parts", ())) <= set(formula.parts):
+        if set(refused.parts) <= set(getattr(formula, "parts", ())):
             raise BadQuery("over 100000 disjuncts; split the query")
         return disjuncts(formula)
 
