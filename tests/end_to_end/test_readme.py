@@ -6,20 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from model_files import write_distance
 
 from verifier.__main__ import main
 from verifier.check import confirms
 from verifier.formats import read_network
+from verifier.formats.torch_export import read_module
 from verifier.formats.vnnlib import parse_vnnlib
 from verifier.verdict import Unknown
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+SESSIONS = [block for block in BLOCKS if block.startswith(">>>")]
+
+
+def script_with(word):
+    """The one script of the README that holds a word."""
+    (script,) = [block for block in BLOCKS if block not in SESSIONS and word in block]
+    return script
+
+
 @pytest.mark.slow
-def test_the_python_session_is_real():
-    session, _ = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize("session", SESSIONS, ids=["mine", "locality"])
+def test_the_python_sessions_are_real(session, monkeypatch):
+    monkeypatch.chdir(README.parent)
     examples = doctest.DocTestParser().get_doctest(session, {}, "README", str(README), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
     runner.run(examples)
@@ -27,7 +40,7 @@ def test_the_python_session_is_real():
 
 
 def test_the_verifier_in_python_is_real(tmp_path, monkeypatch):
-    _, script = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    script = script_with("verifier.verify")
     write_distance(tmp_path / "model.onnx")
     (query,) = re.findall(r"```text\n(\(vnnlib-version.*?)```", README.read_text(), flags=re.DOTALL)
     (tmp_path / "query.vnnlib").write_text(query)
@@ -35,6 +48,25 @@ def test_the_verifier_in_python_is_real(tmp_path, monkeypatch):
     known: dict = {}
     exec(script, known)
     assert not isinstance(known["decision"].verdict, Unknown)
+
+
+class Backwards(torch.nn.Module):
+    """Attention of one head to the previous token."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("bias", 9.0 * torch.eye(5).roll(-1, 1) - 1e3 * torch.ones(5, 5).triu(1))
+
+    def forward(self, x):
+        return (x @ x.transpose(-1, -2) + self.bias).softmax(-1) @ x
+
+
+def test_the_roles_of_heads_are_named(capsys):
+    x, tokens = np.random.default_rng(0).normal(size=(50, 5, 3)), np.zeros((50, 5), dtype=int)
+    network = read_module(Backwards(), torch.zeros(1, 5, 3))
+    exec(script_with("head_roles"), {"network": network, "x": x, "tokens": tokens})
+    first = capsys.readouterr().out.splitlines()[0].split()
+    assert first[:3] in (["a1", "0", "previous_token"], ["a1", "0", "duplicate_token"])
 
 
 def test_the_query_with_a_hidden_value_is_read(tmp_path):
