@@ -1,21 +1,24 @@
 """Candidates: chosen on the mining samples, tabulated on all of them, and the strongest for each head."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from specmine.config import Config
 from specmine.data import MINE, Dataset
-from specmine.errors import BadClause
+from specmine.errors import BadClause, BadConfig
 from specmine.exhibit import Strong
 from specmine.pipeline.cluster import executor_at
 from specmine.predicates.families import FAMILIES, FORMS, candidates, default_sites
-from specmine.predicates.form import Grid
+from specmine.predicates.form import Grid, Rows
 from specmine.predicates.head_values import WORDS, Heads, heads_of
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.store import StoredTable, write_table
+from specmine.predicates.words import word_count
 from specmine.progress import SILENT, Progress
 from specmine.rules.syntax import parse_clause
 from specmine.stats.ranking import Ranking, evidence_at, rank, strongest
@@ -28,10 +31,22 @@ STRONGEST = 20
 
 @dataclass(frozen=True, eq=False)
 class Proposed:
-    """The table of every candidate on all samples, and the head value of each sample."""
+    """The table of every candidate on all samples, the head value of each sample, and the evidence of each candidate."""
 
     table: StoredTable
     heads: Heads
+    ranking: Ranking
+
+    def rows(self, memory_mb: float) -> Rows:
+        """The candidates that clauses are made of: all, where their bits take less than half the memory; else the unary ones and
+        the strongest others for each head, as many as fit."""
+        most = int(memory_mb * 2**20 / 2 / (8 * word_count(self.table.samples)))
+        if len(self.table.predicates) <= most:
+            return np.arange(len(self.table.predicates))
+        unary = np.flatnonzero(_families_of(self.table.predicates) == "unary")[:most]
+        each = (most - len(unary)) // max(1, len(self.heads.names))
+        others = strongest(self.ranking.log_p[0], max(each, 1))
+        return np.union1d(unary, others[others >= 0])
 
 
 def propose(source: Source, dataset: Dataset, config: Config, folder: Path, progress: Progress = SILENT) -> Proposed:
@@ -54,8 +69,19 @@ def propose(source: Source, dataset: Dataset, config: Config, folder: Path, prog
             progress=progress,
         )
         path = folder.resolve() / TABLE
+        _check_room(found, source.samples, path)
         table = write_table(path, found, source, executor=executor, memory_mb=memory, progress=progress)
-    return Proposed(table, heads)
+    return Proposed(table, heads, rank(table, heads.words, dataset.split))
+
+
+def _check_room(found: Sequence[Predicate], samples: int, path: Path) -> None:
+    """Raises BadConfig where the table of these candidates does not fit on the disk, before hours are spent on it."""
+    needed, free = 8 * len(found) * word_count(samples), shutil.disk_usage(path.parent).free
+    if needed > free and not path.exists():
+        raise BadConfig(
+            f"{len(found)} candidates on {samples} samples make a table of {needed / 1e9:.1f} GB, and {path.parent} has room for "
+            f"{free / 1e9:.1f} GB; mine fewer sites (--site), thresholds, partners or families"
+        )
 
 
 def grid_of(source: Source, config: Config) -> Grid:
@@ -111,18 +137,20 @@ def before(head: Predicate, wanted: Sequence[str], sites: Sites) -> tuple[str, .
     return kept
 
 
-def strongest_predicates(proposed: Proposed, dataset: Dataset, *, count: int = STRONGEST) -> list[Strong]:
+def strongest_predicates(proposed: Proposed, *, count: int = STRONGEST) -> list[Strong]:
     """The strongest candidates of each family for each head value, by Fisher's test on the mining samples."""
-    table, heads = proposed.table, proposed.heads
-    ranking = rank(table, heads.words, dataset.split)
-    return list(_listed(table.predicates, heads, ranking, count))
+    return list(_listed(proposed.table.predicates, proposed.heads, proposed.ranking, count))
 
 
 def _listed(predicates: Sequence[Predicate], heads: Heads, ranking: Ranking, count: int) -> Iterator[Strong]:
-    family_of = {form: family.name for family in FAMILIES.values() for form in family.forms}
-    families = np.array([family_of[predicate.form] for predicate in predicates], dtype=object)
+    families = _families_of(predicates)
     for family in FAMILIES:
         chosen = strongest(ranking.log_p[0], count, among=families == family)
         for head, name in enumerate(heads.names):
             for row in chosen[head][chosen[head] >= 0].tolist():
                 yield Strong(name, family, predicates[row], evidence_at(ranking, head, row))
+
+
+def _families_of(predicates: Sequence[Predicate]) -> NDArray[np.object_]:
+    family_of = {form: family.name for family in FAMILIES.values() for form in family.forms}
+    return np.array([family_of[predicate.form] for predicate in predicates], dtype=object)

@@ -75,7 +75,7 @@ def clause_stage(run: Run) -> tuple[list[HornClause], int]:
             material = material_of(source, proposed, run.dataset, run.config)
             clauses = synthesise(material, run.progress)
         compare_stage(run, material)
-        write_json(path, {"candidates": len(material.table.predicates), "clauses": [str(clause) for clause in clauses]})
+        write_json(path, {"candidates": len(proposed.table.predicates), "clauses": [str(clause) for clause in clauses]})
     content = read_json(path)
     return [parse_clause(text, sites=run.sites) for text in content["clauses"]], content["candidates"]
 
@@ -84,7 +84,7 @@ def propose_stage(run: Run) -> Proposed:
     """The candidates with their table, and the strongest of them written down."""
     proposed = propose(run.source, run.dataset, run.config, run.folder, run.progress)
     if not (run.folder / STRONGEST).exists():
-        found = strongest_predicates(proposed, run.dataset)
+        found = strongest_predicates(proposed)
         write_json(run.folder / STRONGEST, [strong.document() for strong in found])
     return proposed
 

@@ -65,7 +65,8 @@ def material_of(source: Source, proposed: Proposed, dataset: Dataset, config: Co
         classes = range(len(dataset.classes))
         targets = [Target(Predicate("class", (c,)), (labels == c) & (values == c), values != c) for c in classes]
     wanted = tuple(target for target in targets if target.positives.any())
-    return Material(part, select(proposed.table, rows), wanted, config)
+    table = select_predicates(proposed.table, proposed.rows(config.memory_mb))
+    return Material(part, select(table, rows), wanted, config)
 
 
 def by_threshold(material: Material, target: Target) -> list[HornClause]:

@@ -6,6 +6,8 @@ import toy
 
 from specmine.errors import BadClause, BadConfig, BadData
 from specmine.pipeline import mine, open_run
+from specmine.pipeline.propose import propose
+from specmine.predicates.families import FAMILIES
 
 EFFORT = {
     "timeout_s": 1.0,
@@ -93,3 +95,20 @@ def test_a_cluster_that_does_not_answer(tmp_path, monkeypatch):
     monkeypatch.setattr("specmine.pipeline.cluster.TIMEOUT_S", 1.0)
     with pytest.raises(BadConfig, match="no scheduler answers at"):
         mine(toy.network(), toy.arrays(), out=tmp_path / "run", cluster="tcp://127.0.0.1:9", **EFFORT)
+
+
+def test_a_table_that_is_too_large_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    with pytest.raises(BadConfig, match="make a table of 0.0 GB, and .* has room for 0.0 GB; mine fewer sites"):
+        mine(toy.network(), toy.arrays(), out=tmp_path / "run", **EFFORT)
+
+
+def test_clauses_are_made_of_as_many_candidates_as_memory_holds(tmp_path):
+    options = {"families": ("unary", "binary"), "compare_families": False}
+    mine(toy.network(), toy.arrays(), out=tmp_path / "run", memory_mb=1e-3, **EFFORT | options)
+    run = open_run(tmp_path / "run", memory_mb=1e-3)
+    proposed = propose(run.source, run.dataset, run.config, run.folder)
+    few, all_rows = proposed.rows(1e-3), proposed.rows(1024.0)
+    assert 0 < len(few) < len(all_rows) == len(proposed.table.predicates)
+    unary = [row for row, p in enumerate(proposed.table.predicates) if p.form in FAMILIES["unary"].forms]
+    assert set(unary) <= set(few.tolist()) or set(few.tolist()) <= set(unary)
