@@ -38,8 +38,8 @@ class Proposed:
     ranking: Ranking
 
     def rows(self, memory_mb: float) -> Rows:
-        """The candidates that clauses are made of: all, where their bits take less than half the memory; else the unary ones and
-        the strongest others for each head, as many as fit."""
+        """The candidates that clauses are made of: all, where their bits take less than half the memory; else as many as fit, the
+        unary ones first, then the strongest others for each head."""
         most = int(memory_mb * 2**20 / 2 / (8 * word_count(self.table.samples)))
         if len(self.table.predicates) <= most:
             return np.arange(len(self.table.predicates))
@@ -79,8 +79,8 @@ def _check_room(found: Sequence[Predicate], samples: int, path: Path) -> None:
     needed, free = 8 * len(found) * word_count(samples), shutil.disk_usage(path.parent).free
     if needed > free and not path.exists():
         raise BadConfig(
-            f"{len(found)} candidates on {samples} samples make a table of {needed / 1e9:.1f} GB, and {path.parent} has room for "
-            f"{free / 1e9:.1f} GB; mine fewer sites (--site), thresholds, partners or families"
+            f"{len(found)} candidates on {samples} samples make a table of {needed / 1e9:.1f} GB, and {path.parent} has "
+            f"{free / 1e9:.1f} GB left; mine fewer sites (--site), thresholds, partners or families"
         )
 
 

@@ -17,7 +17,8 @@ from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, select, select_predicates
 from specmine.progress import SILENT, Progress
 from specmine.rules.clause import HornClause
-from specmine.rules.peel import peel, readout_of
+from specmine.rules.peel import Readout, peel, readout_of
+from specmine.rules.polytopes import polytopes
 from specmine.rules.smallest import smallest_bodies
 from specmine.rules.threshold import compose
 from specmine.tracing import Source, part_of, traced
@@ -97,11 +98,8 @@ def by_smallest(material: Material, target: Target) -> list[HornClause]:
 
 def by_peeling(material: Material, target: Target) -> list[HornClause]:
     """Boxes of the last hidden layer that hold over the whole domain; none where the network does not end in one layer."""
-    if target.head.form != "class":
-        return []
-    try:
-        readout = readout_of(material.source.sites)
-    except BadModel:
+    readout = _readout(material, target)
+    if readout is None:
         return []
     config = material.config
     return peel(
@@ -114,7 +112,35 @@ def by_peeling(material: Material, target: Target) -> list[HornClause]:
     )
 
 
+def by_polytopes(material: Material, target: Target) -> list[HornClause]:
+    """Polytopes of the last hidden layer that hold over the whole domain; none where the network does not end in one layer."""
+    readout = _readout(material, target)
+    if readout is None:
+        return []
+    config = material.config
+    return polytopes(
+        traced(material.source, [readout.site]),
+        readout,
+        label=int(target.head.arguments[0]),
+        rows=target.positives,
+        clauses=config.max_clauses,
+        timeout_s=4 * config.timeout_s,
+        seed=config.seed,
+    )
+
+
+def _readout(material: Material, target: Target) -> Readout | None:
+    """The layer from the last activation to the output, where the head is a class and there is such a layer."""
+    if target.head.form != "class":
+        return None
+    try:
+        return readout_of(material.source.sites)
+    except BadModel:
+        return None
+
+
 SYNTHESES: Mapping[str, Callable[[Material, Target], list[HornClause]]] = {
+    "polytope": by_polytopes,
     "peel": by_peeling,
     "threshold": by_threshold,
     "smallest": by_smallest,
