@@ -38,8 +38,8 @@ class Proposed:
     ranking: Ranking
 
     def rows(self, memory_mb: float) -> Rows:
-        """The candidates that clauses are made of: all where their bits take less than half the memory, else as many as fit, the
-        unary ones first, then the strongest others for each head."""
+        """The candidates that clauses are made of: all where their bits take less than half the memory, else as many as fit,
+        the unary ones first, then the strongest others for each head."""
         most = int(memory_mb * 2**20 / 2 / (8 * word_count(self.table.samples)))
         if len(self.table.predicates) <= most:
             return np.arange(len(self.table.predicates))
