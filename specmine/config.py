@@ -14,7 +14,7 @@ Delta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Locality = Literal["window", "layer", "neighbour"]
-Synthesis = Literal["threshold", "smallest", "peel"]
+Synthesis = Literal["threshold", "smallest", "peel", "polytope"]
 
 REGION = re.compile(r"domain|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
 
@@ -44,7 +44,9 @@ class Config(BaseModel):
     )
     cluster: str | None = Field(None, description="address of a dask scheduler whose workers make the passes over the samples")
     compare_families: bool = Field(True, description="measure what each family adds, where more than one is mined")
-    synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "peel"), description="how bodies are put together")
+    synthesis: tuple[Synthesis, ...] = Field(
+        ("threshold", "smallest", "peel", "polytope"), description="how bodies are put together"
+    )
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")

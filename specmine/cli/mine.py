@@ -45,7 +45,7 @@ def mine(
     region: Regions = None,
     synthesis: Annotated[
         list[str] | None,
-        typer.Option("--synthesis", metavar="NAME", help="threshold, smallest or peel; may be repeated."),
+        typer.Option("--synthesis", metavar="NAME", help="threshold, smallest, peel or polytope; repeatable."),
     ] = None,
     site: Annotated[
         list[str] | None, typer.Option("--site", metavar="NAME", help="Site to mine, such as h2; repeatable.")
