@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from specmine.predicates.attention_heads import Part, known_layer, layer_of, no_layer, pattern, writing
 from specmine.predicates.combination import tails
 from specmine.predicates.exact import distinct, rows_at_least, weighted_at_least
 from specmine.predicates.form import Bits, Columns, Family, Form, Kind, Measure, Plan, Rows, Spread
-from specmine.predicates.heads import Part, known_layer, layer_of, no_layer, pattern, writing
 from specmine.predicates.predicate import Argument, Predicate
 from specmine.tracing.attention import AttentionLayer
 from specmine.tracing.sites import Sites
