@@ -5,19 +5,22 @@ every rounding accounted for; Z3 proves exactly without one. A `Refuted` has bee
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from verifier.errors import BadQuery
 from verifier.ops import Array
 from verifier.query import Query
-from verifier.strategy import Strategy, Turn
+from verifier.strategy import OnProgress, Progress, Strategy, Turn
 from verifier.verdict import Decision
 
 ENGINES: Mapping[str, tuple[Turn, ...]] = {
     "auto": (
         Turn("bound"),
-        Turn("falsify", 0.05, at_least_s=1.0, rounds=1),
-        Turn("boxes", 0.1, at_least_s=1.0, at_most_s=10.0),
-        Turn("climb", 0.05, at_least_s=0.5),
+        Turn("falsify", 0.2, at_least_s=2.0, rounds=1),
+        Turn("lp", 0.3, splits=100, most_cases=12),
+        Turn("boxes", 0.3, splits=200),
+        Turn("boxes", 0.3, splits=4000, most_inputs=12),
+        Turn("climb", 0.1, at_least_s=2.0),
         Turn("lp", 0.8, most_cases=150),
         Turn("smt", 0.1, at_most_s=2.0, most_cases=150),
         Turn("falsify", 0.05, at_least_s=1.0, rounds=6),
@@ -46,13 +49,19 @@ OnDecision = Callable[[int, Decision], None]
 
 
 def verify(
-    query: Query, *, timeout_s: float = 60.0, engine: str = "auto", starts: Array | None = None, seed: int = 0
+    query: Query,
+    *,
+    timeout_s: float = 60.0,
+    engine: str = "auto",
+    starts: Array | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> Decision:
     """Decide one query within about timeout_s seconds. starts: inputs (samples, size) that attacks begin from.
 
-    engine: auto, or one of the other ENGINES alone. Raises BadQuery for another name.
+    engine: auto, or one of the other ENGINES alone. on_progress: as for `verify_many`. Raises BadQuery for another name.
     """
-    return verify_many([query], timeout_s=timeout_s, engine=engine, starts=starts, seed=seed)[0]
+    return verify_many([query], timeout_s=timeout_s, engine=engine, starts=starts, seed=seed, on_progress=on_progress)[0]
 
 
 def verify_many(
@@ -63,10 +72,12 @@ def verify_many(
     starts: Array | None = None,
     seed: int = 0,
     on_decision: OnDecision | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Decision]:
     """Decide queries, sharing bound propagation between those over one network; timeout_s is the time for each.
 
-    on_decision(index, decision) is called once for each query, as soon as it is decided.
+    on_decision(index, decision) is called once for each query, as soon as it is decided; on_progress(index, progress) now and
+    then with the best bound and the splits of one that is being worked on.
     """
     if engine not in ENGINES:
         raise BadQuery(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
@@ -78,9 +89,16 @@ def verify_many(
         for first in range(0, len(indices), QUERIES_AT_ONCE):
             part = indices[first : first + QUERIES_AT_ONCE]
             asked = [queries[i] for i in part]
-            strategy = Strategy(asked, ENGINES[engine], name=engine, timeout_s=timeout_s, starts=starts, seed=seed)
+            told = None if on_progress is None else partial(_told, on_progress, part)
+            strategy = Strategy(
+                asked, ENGINES[engine], name=engine, timeout_s=timeout_s, starts=starts, seed=seed, on_progress=told
+            )
             for position, decision in strategy.run():
                 decisions[part[position]] = decision
                 if on_decision is not None:
                     on_decision(part[position], decision)
     return [decisions[i] for i in range(len(queries))]
+
+
+def _told(on_progress: OnProgress, indices: Sequence[int], position: int, progress: Progress) -> None:
+    on_progress(indices[position], progress)

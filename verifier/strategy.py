@@ -13,10 +13,10 @@ from verifier.certificate import Certificate, Close, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.check import check
 from verifier.domains.choices import Choices, select
-from verifier.domains.relaxations import undecided, values_read
+from verifier.domains.relaxations import relaxed_nodes, undecided, values_read
 from verifier.engines.attack import Attack
 from verifier.engines.bound import bound_goals, closes, start_batch, tighten
-from verifier.engines.boxes import can_split_inputs, split_inputs
+from verifier.engines.boxes import BoxSearch, can_split_inputs, split_inputs
 from verifier.engines.lp_tree import lp_search
 from verifier.engines.milp import decide_milp
 from verifier.engines.points import point_test
@@ -24,7 +24,7 @@ from verifier.engines.problem import Batch, GoalRow, Group, Searched, groups
 from verifier.engines.smt import decide_smt
 from verifier.engines.split import branch_and_bound
 from verifier.network import Network
-from verifier.ops import Array, Conv, Linear
+from verifier.ops import Array, Conv, Linear, Relu
 from verifier.query import Query
 from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 
@@ -33,6 +33,7 @@ Efforts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
 FEW_WEIGHTS = 40_000
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
 LARGEST_SCALE = 1e30  # what float32 still holds
+TELL_EVERY_S = 0.3
 EFFORTS = {"climb": ((0, (10,)), (3, (0, 10))), "optimise": ((3, (0, 10, 30)), (20, (0, 30, 60)))}
 """Steps for the bounds of neurons, then rounds of steps for the goals: three neuron steps cost less than sixty for the goals,
 and gain more."""
@@ -42,9 +43,10 @@ and gain more."""
 class Turn:
     """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
 
-    rounds: how many of an attack, which so ends the same whatever the clock says. most_inputs: only where there are so many
-    inputs at most; most_cases: only where so many entries are undecided at most, and for solvers that go through them in a
-    small network.
+    rounds, splits: how many rounds of an attack, how many splits of a search; with them a turn ends the same whatever the
+    clock says, so long as its time, which is then there for large networks alone, does not come first. most_inputs: only where
+    there are so many inputs at most; most_cases: only where so many entries are undecided at most, and for solvers that go
+    through them in a small network.
     """
 
     engine: str
@@ -52,19 +54,24 @@ class Turn:
     at_least_s: float = 0.0
     at_most_s: float = float("inf")
     rounds: int | None = None
+    splits: int | None = None
     most_inputs: int | None = None
     most_cases: int | None = None
 
 
 @dataclass(eq=False)
 class Case:
-    """A query on its way to a decision: the proof of each of its groups found so far, and the best bound of the others."""
+    """A query on its way to a decision: the proof of each of its groups found so far, and the best bound of the others.
+
+    begun: the searches by boxes that other turns have left unfinished.
+    """
 
     position: int
     query: Query
     groups: list[Group]
     proofs: dict[int, tuple[ProofGroup, ...]] = field(default_factory=dict)
     bounds: dict[int, float] = field(default_factory=dict)
+    begun: dict[Group, BoxSearch] = field(default_factory=dict)
     undecided: int | None = None
     seconds: float = 0.0
     splits: int = 0
@@ -77,6 +84,18 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far an undecided query is: the engine at work, the best bound so far, None where there is none, and the splits."""
+
+    engine: str
+    bound: float | None
+    splits: int
+
+
+OnProgress: TypeAlias = Callable[[int, Progress], None]
+
+
+@dataclass(frozen=True)
 class _Piece:
     """A group of a case, as an entry of a batch."""
 
@@ -85,10 +104,21 @@ class _Piece:
 
 
 class Strategy:
-    """The turns of an engine's name taken at queries over one network; `run` yields each decision as it falls."""
+    """The turns of an engine's name taken at queries over one network; `run` yields each decision as it falls.
+
+    on_progress(position, progress) hears of open queries while they are worked on, a few times a second at most.
+    """
 
     def __init__(
-        self, queries: Sequence[Query], turns: Sequence[Turn], *, name: str, timeout_s: float, starts: Array | None, seed: int
+        self,
+        queries: Sequence[Query],
+        turns: Sequence[Turn],
+        *,
+        name: str,
+        timeout_s: float,
+        starts: Array | None,
+        seed: int,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.cases = [Case(k, query, groups(query)) for k, query in enumerate(queries)]
         self.open = list(self.cases)
@@ -96,7 +126,9 @@ class Strategy:
         self.attack = Attack([case.query for case in self.cases], seed=seed, starts=starts)
         self.deadline = time.monotonic() + timeout_s * len(queries)
         self.until = self.deadline
-        self.rounds: int | None = None
+        self.turn = turns[0]
+        self.on_progress = on_progress
+        self.told = time.monotonic()
 
     def run(self) -> Iterator[tuple[int, Decision]]:
         together: dict[str, Callable[[list[Case]], Mapping[Case, Verdict]]] = {
@@ -130,7 +162,7 @@ class Strategy:
         if left <= 0:
             return
         span = min(max(turn.share * left, turn.at_least_s * len(cases)), turn.at_most_s * len(cases), left)
-        self.until, self.rounds = began + span, turn.rounds
+        self.until, self.turn = began + span, turn
         verdicts = work(cases)
         share = (time.monotonic() - began) / len(cases)
         for case in cases:
@@ -138,6 +170,18 @@ class Strategy:
             if case in verdicts:
                 self.open.remove(case)
                 yield case.position, Decision(verdicts[case], turn.engine, case.seconds, case.bound, case.splits)
+
+    def _tell(self, case: Case, bounds: Callable[[], Mapping[int, float]], splits: int) -> None:
+        """Pass on what is known of a case; bounds: those of its groups that are newer than the case's own."""
+        now = time.monotonic()
+        if self.on_progress is None or now < self.told + TELL_EVERY_S:
+            return
+        self.told = now
+        known = dict(case.bounds)
+        for number, bound in bounds().items():
+            known[number] = max(bound, known.get(number, bound))
+        progress = Progress(self.turn.engine, min(known.values(), default=None), case.splits + splits)
+        self.on_progress(case.position, progress)
 
     def _out_of_time(self) -> bool:
         return time.monotonic() > self.until
@@ -184,6 +228,7 @@ class Strategy:
                 found[k][disjunct] = close
             for k, bound in goals.weakest().items():
                 pieces[k].case.bounds[pieces[k].number] = bound
+                self._tell(pieces[k].case, dict, 0)
             kept = [r for r, row in enumerate(rows) if row.goal.disjunct not in found[row.position]]
             rows, warm = [rows[r] for r in kept], select(goals.choices, torch.tensor(kept, dtype=torch.long))
         for k, piece in enumerate(pieces):
@@ -194,7 +239,7 @@ class Strategy:
 
     def _attack(self, cases: list[Case]) -> dict[Case, Verdict]:
         skip = {case.position for case in self.cases} - {case.position for case in cases}
-        answers = self.attack.run(self._left(), rounds=self.rounds, skip=skip)
+        answers = self.attack.run(self._left(), rounds=self.turn.rounds, skip=skip)
         found: dict[Case, Verdict] = {}
         for case in cases:
             answer = answers[case.position]
@@ -206,7 +251,7 @@ class Strategy:
 
     def _split_inputs(self, cases: list[Case]) -> dict[Case, Verdict]:
         (case,) = cases
-        return self._search(case, "boxes", split_inputs, rounds=(0,))
+        return self._search(case, "boxes", partial(split_inputs, begun=case.begun), rounds=(0,))
 
     def _split_neurons(self, cases: list[Case]) -> dict[Case, Verdict]:
         (case,) = cases
@@ -240,8 +285,19 @@ class Strategy:
         }
         if not left:  # the bounds at the roots were enough
             return _certified(cases=[case])
+
+        def report(bounds: Callable[[], Mapping[int, float]], splits: int) -> None:
+            self._tell(case, lambda: {pieces[k].number: bound for k, bound in bounds().items()}, splits)
+
         search = engine(
-            batch, left, closed=closed, target=target_of(batch), out_of_time=self._out_of_time, try_points=try_points
+            batch,
+            left,
+            closed=closed,
+            target=target_of(batch),
+            out_of_time=self._out_of_time,
+            try_points=try_points,
+            most_splits=self.turn.splits,
+            report=report,
         )
         case.splits += sum(search.splits.values())
         if hits:
@@ -283,6 +339,8 @@ class Strategy:
 
 def _suits(turn: Turn, case: Case) -> bool:
     if turn.engine == "boxes" and not can_split_inputs(case.query.network):
+        return False
+    if turn.engine == "lp" and not all(isinstance(node.op, Relu) for node in relaxed_nodes(case.query.network)):
         return False
     if turn.most_inputs is not None and case.query.region.size > turn.most_inputs:
         return False

@@ -6,6 +6,7 @@ Heavy packages are imported inside functions: the process that waits for the ans
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -17,9 +18,10 @@ from verifier.jobs import FORK, Send, die_with_parent
 if TYPE_CHECKING:
     from verifier.formats.vnnlib_declarations import Declaration
     from verifier.query import Query
+    from verifier.strategy import Progress
     from verifier.verdict import Decision
 
-ENGINE_NAMES = ("auto", "falsify", "bound", "boxes", "split", "milp", "smt")
+ENGINE_NAMES = ("auto", "falsify", "bound", "boxes", "split", "lp", "milp", "smt")
 """The keys of `verifier.solve.ENGINES`, for who must not wait for its imports."""
 
 AnswerWord: TypeAlias = Literal["sat", "unsat", "unknown", "timed-out"]
@@ -64,6 +66,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """Sent now and then before the answer: the engine at work, the best bound, None where there is none yet, and the splits."""
+
+    engine: str
+    bound: float | None
+    splits: int
+
+
+@dataclass(frozen=True)
 class Written:
     """Sent when the certificate is written; problem: why there is none, empty where there is one."""
 
@@ -80,7 +91,10 @@ class Problem:
 
 
 def decide(request: Request, send: Send) -> None:
-    """Read, decide, and send `Loaded`, `Answer` and, if one was asked for, `Written`. Raises VerifierError for bad input."""
+    """Read, decide, and send `Loaded`, `Reached` as often as it has news, `Answer` and, if one was asked for, `Written`.
+
+    Raises VerifierError for bad input.
+    """
     began = time.monotonic()
     problem = load(request.network, request.query, request.network_name) if "torch" in sys.modules else _load_apart(request)
     query = problem.query
@@ -96,7 +110,11 @@ def decide(request: Request, send: Send) -> None:
         send(Answer("timed-out", "no time left after reading the files", request.engine, 0.0, None, 0))
         return
     began = time.monotonic()
-    decision = verify(query, timeout_s=left, engine=request.engine, seed=request.seed)
+
+    def tell(_: int, progress: "Progress") -> None:
+        send(Reached(progress.engine, progress.bound, progress.splits))
+
+    decision = verify(query, timeout_s=left, engine=request.engine, seed=request.seed, on_progress=tell)
     send(_answer(problem, decision, time.monotonic() - began))
     if request.certificate is not None:
         send(_write(query, decision, request.certificate))
@@ -116,6 +134,11 @@ def load(network_path: str, query_path: str, network_name: str | None = None) ->
     if network_name is not None and declaration is not None and declaration.name != network_name:
         raise BadQuery(f"{query_path}: declares network {declaration.name}, got --network {network_name}=...; name it so")
     return Problem(query, declaration)
+
+
+def last_reached(messages: Sequence[tuple[float, Any]]) -> Reached | None:
+    """The last `Reached` among the messages of a job."""
+    return next((message for _, message in reversed(messages) if isinstance(message, Reached)), None)
 
 
 def _note(problem: Problem) -> str:

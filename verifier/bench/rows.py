@@ -10,7 +10,7 @@ from verifier.bench.instances import Instance
 from verifier.bench.replay_types import TOLERANCE, Replay
 from verifier.errors import BadQuery
 from verifier.jobs import Ended
-from verifier.task import Answer
+from verifier.task import Answer, last_reached
 
 Verdict: TypeAlias = Literal["sat", "unsat", "unknown", "timed-out", "error"]
 Agrees: TypeAlias = Literal["yes", "no", "replays", ""]
@@ -20,9 +20,10 @@ Agrees: TypeAlias = Literal["yes", "no", "replays", ""]
 class Row:
     """verdict: error where the files were refused or the process broke. solver_s: of the solver; total_s: with reading.
 
-    bound: the best proven bound where undecided. replayed: onnxruntime's word on a sat, yes where its float32 run misses the
-    query by at most 1e-6 (`violation`, absolute, over inputs and outputs); empty where it was not asked. agrees: with the
-    expected answer; `replays` is a sat that was expected unsat and whose counterexample holds; empty where nothing is known.
+    bound: the best proven bound where undecided, also where the process was stopped. replayed: onnxruntime's word on a sat, yes
+    where its float32 run misses the query by at most 1e-6 (`violation`, absolute, over inputs and outputs); empty where it was
+    not asked. agrees: with the expected answer; `replays` is a sat that was expected unsat and whose counterexample holds;
+    empty where nothing is known.
     engine: the one that answered; asked: the one that was asked for, empty in files of before it was kept.
     """
 
@@ -66,13 +67,13 @@ def judge(instance: Instance, ended: Ended, replay: Replay | None, *, asked: str
     verdict, reason = _verdict(ended, answer)
     if verdict in ("sat", "unsat") and total_s > instance.timeout_s:
         verdict, reason = "timed-out", f"{verdict}, but {total_s - instance.timeout_s:.2f} s late"
-    sat = verdict == "sat"
+    sat, found = verdict == "sat", answer or last_reached(ended.messages)
     violation = replay.violation if replay and sat else None
     replayed = "" if violation is None else "yes" if violation <= TOLERANCE else "no"
     note = replay.note if replay and sat else ""
     return Row(
         instance.onnx, instance.vnnlib, instance.timeout_s, verdict, answer.seconds if answer else None, total_s,
-        answer.engine if answer else "", answer.bound if answer else None, answer.splits if answer else None,
+        answer.engine if answer else "", found.bound if found else None, found.splits if found else None,
         instance.expected, _agrees(verdict, instance.expected, replayed), replayed, violation, ended.peak_bytes / 1e9,
         "; ".join(filter(None, (reason, note))), asked,
     )  # fmt: skip

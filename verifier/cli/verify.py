@@ -13,7 +13,7 @@ from verifier.cli.assignment import check_folder, write_assignment
 from verifier.cli.codes import BAD_INPUT, BUG, DECIDED, UNDECIDED
 from verifier.errors import BadNetwork, BadQuery
 from verifier.jobs import Ended, Job, run_job
-from verifier.task import ENGINE_NAMES, Answer, Loaded, Request, Written, decide
+from verifier.task import ENGINE_NAMES, Answer, Loaded, Reached, Request, Written, decide, last_reached
 
 COMMAND = "verify"
 HELP = "decide a VNN-LIB query"
@@ -30,13 +30,14 @@ LATER_S = 0.6  # how long after it the process is killed; an answer that comes i
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is printed: the word, why, and what the process sent on its way."""
+    """What is printed: the word, why, and what the process sent on its way; reached: where there is no answer."""
 
     word: str
     reason: str
     answer: Answer | None
     loaded: Loaded | None
     written: Written | None
+    reached: Reached | None
     seconds: float
 
 
@@ -161,7 +162,8 @@ def _outcome(ended: Ended) -> Outcome:
         word, reason = answer.word, answer.reason
     else:
         word, reason = "timed-out" if ended.end == "timed-out" else "unknown", ended.reason
-    return Outcome(word, reason, answer, loaded, written, ended.seconds)
+    reached = last_reached(ended.messages) if answer is None else None
+    return Outcome(word, reason, answer, loaded, written, reached, ended.seconds)
 
 
 def _report(outcome: Outcome, options: argparse.Namespace) -> None:
@@ -209,22 +211,24 @@ def _say_more(outcome: Outcome) -> None:
         print(f"network sha256 {outcome.loaded.network_sha256}", file=sys.stderr)
         print(f"query sha256   {outcome.loaded.query_sha256}", file=sys.stderr)
         print(f"start and read {outcome.loaded.seconds:.2f} s", file=sys.stderr)
-    if outcome.answer is not None:
-        bound = "none" if outcome.answer.bound is None else f"{outcome.answer.bound:.6g}"
-        text = f"solver         {outcome.answer.seconds:.2f} s, engine {outcome.answer.engine}"
-        print(f"{text}, best bound {bound}, {outcome.answer.splits} splits", file=sys.stderr)
+    found = outcome.answer or outcome.reached
+    if found is not None:
+        spent = f"{found.seconds:.2f} s" if isinstance(found, Answer) else "stopped at the limit"
+        bound = "none" if found.bound is None else f"{found.bound:.6g}"
+        print(f"solver         {spent}, engine {found.engine}, best bound {bound}, {found.splits} splits", file=sys.stderr)
     print(f"in all         {outcome.seconds:.2f} s", file=sys.stderr)
 
 
 def _document(outcome: Outcome, options: argparse.Namespace) -> dict[str, object]:
     answer, loaded, written = outcome.answer, outcome.loaded, outcome.written
+    found = answer or outcome.reached
     return {
         "answer": outcome.word,
         "reason": outcome.reason,
         "semantics": "real arithmetic over the stored weights",
         "engine": answer.engine if answer else options.engine,
-        "bound": answer.bound if answer else None,
-        "splits": answer.splits if answer else None,
+        "bound": found.bound if found else None,
+        "splits": found.splits if found else None,
         "seconds": {
             "start_and_read": loaded.seconds if loaded else None,
             "solver": answer.seconds if answer else None,

@@ -4,8 +4,9 @@ Every box is bounded again from itself alone, as a proof node with `rebound` is 
 that causes most of the slack of its worst disjunct. Boxes wait on a stack, so memory grows with the depth only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from verifier.engines.box_slopes import Climbed
 from verifier.engines.box_tree import ROOT, Tree
 from verifier.engines.curved_boxes import CurvedFound, CurvedModel
 from verifier.engines.layered_boxes import LayeredFound, LayeredModel
-from verifier.engines.problem import Batch, Goal, Group, Searched, TryPoints
+from verifier.engines.problem import Batch, Goal, Group, Report, Searched, TryPoints, unheard
 from verifier.formula import Atom
 from verifier.network import Network
 
@@ -68,41 +69,57 @@ def split_inputs(
     out_of_time: Clock,
     try_points: TryPoints,
     closed: Mapping[int, Sequence[Close]] | None = None,
+    most_splits: int | None = None,
+    report: Report = unheard,
+    begun: dict[Group, "BoxSearch"] | None = None,
 ) -> Searched:
     """Refute the open disjuncts of some groups of a batch by splitting the input box.
 
     closed: what the root has refuted already, by group. try_points(group, points) is shown inputs (points, size) and says
-    whether one of them is a counterexample, which ends that group and those after it of the same query. The network must be
-    one that `can_split_inputs` accepts.
+    whether one of them is a counterexample, which ends that group and those after it of the same query. most_splits: how many
+    boxes are bounded at most, over all groups. begun: searches of earlier calls, which go on where they were; those of this
+    call are added. The network must be one that `can_split_inputs` accepts.
     """
     proofs: dict[int, ProofNode] = {}
     lost: dict[int, float] = {}
     refuted: set[int] = set()
     splits: dict[int, int] = {}
+    most = MAX_BOXES if most_splits is None else most_splits
     for position, disjuncts in open_disjuncts.items():
         group = batch.groups[position]
         if any(batch.groups[r].query is group.query for r in refuted):
             lost[position] = -np.inf
             continue
-        first = () if closed is None else tuple(closed.get(position, ()))
-        search = _Search(batch, position, disjuncts, target, try_points)
-        outcome = search.run(out_of_time)
-        splits[position] = search.boxes
+        search = None if begun is None else begun.get(group)
+        if search is None or search.disjuncts != sorted(disjuncts):
+            first = () if closed is None else tuple(closed.get(position, ()))
+            search = BoxSearch(batch, position, disjuncts, target, first)
+        if begun is not None:
+            begun[group] = search
+        done, earlier = sum(splits.values()), search.boxes
+        told = partial(_told, report, position, done - earlier)
+        outcome = search.run(out_of_time, most - done, partial(try_points, position), told)
+        splits[position] = search.boxes - earlier
         if outcome is None:
             refuted.add(position)
         elif outcome > target:
-            proofs[position] = search.tree.finished(batch.network.input, search.close_of, batch.steps[position], first)
+            proofs[position] = search.proof()
         else:
             lost[position] = outcome
     return Searched(proofs, lost, frozenset(refuted), splits)
 
 
-class _Search:
-    """The boxes of one group."""
+def _told(report: Report, position: int, earlier: int, search: "BoxSearch") -> None:
+    report(lambda: {position: search.weakest()}, earlier + search.boxes)
 
-    def __init__(self, batch: Batch, position: int, disjuncts: frozenset[int], target: float, try_points: TryPoints) -> None:
+
+class BoxSearch:
+    """The boxes of one group that a search has left open, and its tree so far. first: what the root has refuted already."""
+
+    def __init__(self, batch: Batch, position: int, disjuncts: frozenset[int], target: float, first: tuple[Close, ...]) -> None:
         group = batch.groups[position]
-        self.position, self.target, self.try_points = position, target, try_points
+        self.target, self.source = target, batch.network.input
+        self.steps, self.first = batch.steps[position], first
         self.goals = _goals(group, disjuncts)
         self.disjuncts = sorted(disjuncts)
         self.group = group
@@ -117,20 +134,38 @@ class _Search:
         start = torch.tensor([-torch.inf], dtype=torch.float64)
         self.stack = [_Open(low, high, everything, torch.tensor([ROOT]), start, known)]
         self.tree = Tree()
-        self.boxes = 0
+        self.boxes, self.at_once = 0, 1
 
-    def run(self, out_of_time: Clock) -> float | None:
-        """inf where everything is refuted, None where a counterexample was found, else the smallest bound left open."""
-        at_once = 1
+    def run(
+        self,
+        out_of_time: Clock,
+        most: int,
+        try_points: Callable[[Tensor], bool],
+        report: Callable[["BoxSearch"], None],
+    ) -> float | None:
+        """inf where everything is refuted, None where a counterexample was found, else the smallest bound left open.
+
+        most: how many more boxes are bounded.
+        """
+        until = min(self.boxes + most, MAX_BOXES)
         while self.stack:
-            boxes = self._popped(at_once)
-            at_once = min(2 * at_once, self.model.at_once)
-            if out_of_time() or self.boxes > MAX_BOXES:
-                return min(float(part.bound.min()) for part in (*self.stack, boxes))
+            if out_of_time() or self.boxes >= until:
+                return self.weakest()
+            report(self)
+            boxes = self._popped(min(self.at_once, until - self.boxes))
+            self.at_once = min(2 * self.at_once, self.model.at_once)
             self.boxes += len(boxes)
-            if self._bounded(boxes, out_of_time):
+            if self._bounded(boxes, out_of_time, try_points):
                 return None
         return torch.inf
+
+    def proof(self) -> ProofNode:
+        """The whole tree, where nothing is open."""
+        return self.tree.finished(self.source, self.close_of, self.steps, self.first)
+
+    def weakest(self) -> float:
+        """The smallest bound of the boxes that wait, as their parents saw them."""
+        return min((float(part.bound.min()) for part in self.stack), default=torch.inf)
 
     def _popped(self, count: int) -> _Open:
         parts, found = [], 0
@@ -144,17 +179,18 @@ class _Search:
             found += len(part)
         return _joined(parts)
 
-    def _bounded(self, boxes: _Open, out_of_time: Clock) -> bool:
+    def _bounded(self, boxes: _Open, out_of_time: Clock, try_points: Callable[[Tensor], bool]) -> bool:
         """Bound boxes, close what can be closed and split the rest; whether a counterexample was met.
 
-        Where time runs out on the way, boxes go back as they are.
+        Where time runs out on the way, boxes go back as they are, but for the disjuncts closed: what their node proves is
+        proved there once.
         """
         found = self.model.bounded(boxes.low, boxes.high, boxes.known, self.members, self.target)
         refuted, empty, weights = self._refuted(boxes, found)
         if out_of_time():
             self.stack.append(boxes)
             return False
-        left = self._closed(boxes, refuted, weights, empty)
+        left, given = self._closed(boxes, refuted, weights, empty), boxes.known
         if boxes.known.shape[2]:
             inherits = (left != boxes.open).any(1)[:, None, None]
             boxes = replace(boxes, known=torch.where(inherits, found.proved(), boxes.known))
@@ -169,17 +205,17 @@ class _Search:
         for d, own in enumerate(self.members):
             mixture[:, own.all] = torch.where((worst == d)[:, None], weights[kept][:, own.all], 0.0)
         if out_of_time():
-            self.stack.append(rest)
+            self.stack.append(replace(rest, known=given[kept]))
             return False
         rest, still, mixture = self._raised(rest, found, kept, worst, mixture)
         if not len(still):
             return False
         if out_of_time():
-            self.stack.append(rest)
+            self.stack.append(replace(rest, known=given[still]))
             return False
         slopes, slack = found.blame(still, mixture)
         corners = torch.where(slopes >= 0, rest.low, rest.high)
-        if self.try_points(self.position, torch.cat([corners, (rest.low + rest.high) / 2])):
+        if try_points(torch.cat([corners, (rest.low + rest.high) / 2])):
             return True
         self._split(rest, slack + SLOPE_SHARE * slopes.abs() * (rest.high - rest.low))
         return False

@@ -23,7 +23,7 @@ from verifier.domains.optimise import Optimised
 from verifier.domains.relaxations import Interval, values_read
 from verifier.engines.bound import Clock, push
 from verifier.engines.leaf import linear_program
-from verifier.engines.problem import Batch, GoalRow, Goals, Searched, TryPoints, goal_rows
+from verifier.engines.problem import Batch, GoalRow, Goals, Report, Searched, TryPoints, goal_rows, unheard
 from verifier.engines.record import close_of, steps_of
 from verifier.engines.split import apart
 from verifier.engines.subproblems import roots_of
@@ -65,6 +65,8 @@ def lp_search(
     target: float,
     out_of_time: Clock,
     try_points: TryPoints,
+    most_splits: int | None = None,
+    report: Report = unheard,
 ) -> Searched:
     """Refute the open groups of a batch, each disjunct by a tree of its own; the arguments are those of `branch_and_bound`.
 
@@ -78,13 +80,17 @@ def lp_search(
     for g in open_disjuncts:
         proofs: list[ProofGroup] = []
         for disjunct in batch.groups[g].disjuncts:
+            earlier = sum(splits.values())
             tree = _Tree(apart(batch, [(g, disjunct)]), target, out_of_time, partial(try_points, g))
-            root = tree.run()
+            # of disjuncts that are not begun nothing is known
+            last = disjunct == batch.groups[g].disjuncts[-1]
+            most = None if most_splits is None else most_splits - earlier
+            root = tree.run(most, partial(_told, report, g, earlier, last))
             splits[g] += tree.splits
             if tree.refuted:
                 refuted.add(g)
             elif root is None:
-                lost[g] = tree.weakest()
+                lost[g] = tree.weakest() if last else -np.inf
             if root is None:
                 break
             proofs.append(ProofGroup((disjunct,), root))
@@ -94,6 +100,10 @@ def lp_search(
             break
     lost |= {g: -np.inf for g in open_disjuncts if g not in lost and g not in parts and g not in refuted}
     return Searched({}, lost, frozenset(refuted), splits, parts)
+
+
+def _told(report: Report, group: int, earlier: int, last: bool, tree: "_Tree") -> None:
+    report(lambda: {group: tree.weakest()} if last else {}, earlier + tree.splits)
 
 
 class _Tree:
@@ -117,16 +127,17 @@ class _Tree:
         """The least bound of what is open."""
         return min((sub.bound for sub in (*self.stack, self.lost) if sub is not None), default=-np.inf)
 
-    def run(self) -> ProofNode | None:
-        """The proof; None where a counterexample was found, time ran out, or some subproblem stays open."""
+    def run(self, most_splits: int | None, report: Callable[["_Tree"], None]) -> ProofNode | None:
+        """The proof; None where a counterexample was found, time or splits ran out, or some subproblem stays open."""
         if bool(self.batch.empty[0]):
             return ProofNode(self.batch.steps[0])
         if self.roots.reduced is None:
             return None
         program = Triangles(self.roots, self.roots.reduced)
         while self.stack and not self.refuted and self.lost is None:
-            if self.out_of_time():
+            if self.out_of_time() or (most_splits is not None and self.splits >= most_splits):
                 return None
+            report(self)
             self._expand(program, self.stack.pop())
         return None if self.refuted or self.lost is not None else self._finished()
 

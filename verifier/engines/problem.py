@@ -154,6 +154,14 @@ class Goals:
 
 TryPoints = Callable[[int, Tensor], bool]
 
+Report = Callable[[Callable[[], Mapping[int, float]], int], None]
+"""Is told now and then how far a search is: a function that gives the smallest bound that is open of some groups, by position,
+and the splits so far. Whoever hears it calls the function only where it wants to know."""
+
+
+def unheard(_open_bounds: Callable[[], Mapping[int, float]], _splits: int) -> None:
+    """A report to nobody."""
+
 
 @dataclass(frozen=True, eq=False)
 class Searched:

@@ -6,7 +6,6 @@ coefficients of the last pass propose. Where nothing is left to split the subpro
 multipliers of a proof and whose optimum gives a point to try.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,19 @@ from verifier.engines.bound import Bounder, Clock, bound_goals, push, tighten
 from verifier.engines.climbing import climb, evaluate, with_branches
 from verifier.engines.closing import closes_of, stored
 from verifier.engines.leaf import linear_program
-from verifier.engines.problem import Batch, GoalRow, Goals, Group, Searched, TryPoints, gather, relation_atoms
+from verifier.engines.prices import prices
+from verifier.engines.problem import (
+    Batch,
+    GoalRow,
+    Goals,
+    Group,
+    Report,
+    Searched,
+    TryPoints,
+    gather,
+    relation_atoms,
+    unheard,
+)
 from verifier.engines.record import close_of as close_of_row
 from verifier.engines.record import recorded
 from verifier.engines.reduced import Reduced
@@ -39,9 +50,9 @@ QUICK_SPLITS = 32  # of a tree before its root is bounded better
 STALE = 6  # splits of a subproblem until its neurons are worth bounding again
 REBOUND_STEPS = 3
 REBOUND_AT_ONCE = 8
-SHARE = 0.3  # of the time for splits, to bound neurons again
+SHARE = 0.3  # of the work for splits, to bound neurons again
 MOST_RECORDED = 200_000_000  # numbers in the steps of proof nodes below the roots
-PATIENCE = 0.3  # of the time that a round will take, before it is begun
+PATIENCE = 0.3  # of the work that a round will take, before it is begun
 GAIN = 0.02  # of an open tree's root bound, for which another round pays
 MAX_SPLITS = 1_000_000
 NOTHING = -1
@@ -67,28 +78,31 @@ def branch_and_bound(
     target: float,
     out_of_time: Clock,
     try_points: TryPoints,
+    most_splits: int | None = None,
+    report: Report = unheard,
 ) -> Searched:
     """Refute the open disjuncts of some groups of a batch, each by a tree of its own.
 
     closed: what the root has refuted already, by group. try_points(group, points) is shown the inputs (points, size) at which
-    open bounds are attained and says whether one of them is a counterexample, which ends that group.
+    open bounds are attained and says whether one of them is a counterexample, which ends that group. most_splits: of each
+    tree. What the search does next hangs on the work done, counted in multiplications, and never on the clock.
     """
     jobs = [(g, d) for g, disjuncts in open_disjuncts.items() for d in sorted(disjuncts)]
     by_tree = apart(batch, jobs)
-    search = _Search(by_tree, [g for g, _ in jobs], target, out_of_time, try_points)
-    price_s = 0.0
+    search = _Search(by_tree, [g for g, _ in jobs], target, out_of_time, try_points, report)
+    most = MAX_SPLITS if most_splits is None else most_splits
+    price = 0.0
     for k, steps in enumerate(NEURON_STEPS):
-        # a round throws the trees away: only where they had a good part of the time that it will take
-        search.run(QUICK_SPLITS, at_least_s=price_s)
+        # a round throws the trees away: only where they had a good part of the work that it will take
+        search.run(min(QUICK_SPLITS, most), at_least=price)
         if out_of_time() or not search.open_trees():
             break
-        began = time.monotonic()
         gained = search.deepen(steps)
-        price_s = PATIENCE * (time.monotonic() - began) * NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)] / steps
-        if not gained:
+        if not gained or not search.open_trees():
             break
+        price = PATIENCE * search.bounding_work(NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)])
     search.rebounds = True
-    search.run(MAX_SPLITS)
+    search.run(most)
     return search.searched(batch, jobs, closed)
 
 
@@ -121,14 +135,23 @@ def _over(step: Step, old: Sequence[Atom], new: Sequence[Atom]) -> Step:
 class _Search:
     """The open subproblems of all trees, and the trees so far; owners: the group that each tree belongs to."""
 
-    def __init__(self, batch: Batch, owners: Sequence[int], target: float, out_of_time: Clock, try_points: TryPoints) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        owners: Sequence[int],
+        target: float,
+        out_of_time: Clock,
+        try_points: TryPoints,
+        report: Report,
+    ) -> None:
         self.owners, self.target, self.out_of_time, self.try_points = owners, target, out_of_time, try_points
+        self.report = report
         self.splits = [0] * len(owners)
         self.lost: dict[int, float] = {}
         self.refuted: set[int] = set()
         self.stack: list[Subproblems] = []
         self.rebounds = False
-        self.bounding_s = self.splitting_s = 0.0
+        self.bounding = self.splitting = 0.0  # work so far
         self.entries = 0
         self.nodes = [_Node() for _ in owners]
         widest = max(batch.network.size(v) for v in batch.network.shapes)
@@ -149,6 +172,7 @@ class _Search:
         self.batch = replace(batch, groups=groups)
         roots = roots_of(self.batch)
         self.exact, self.roots = replace(roots, reduced=None), roots.to(torch.float32)
+        self.prices = prices(batch.network, self.roots.reduced)
         first = start(roots, goals, chosen)
         first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
         self.root_bounds = first.bound
@@ -194,23 +218,35 @@ class _Search:
 
         return bound
 
-    def run(self, most_splits: int, *, at_least_s: float = 0.0) -> None:
-        """Search until nothing is open, time is up, or every open tree has taken that many splits and that time has gone by."""
-        until = time.monotonic() + at_least_s
+    def run(self, most_splits: int, *, at_least: float = 0.0) -> None:
+        """Search until nothing is open, time is up, or every open tree has taken that many splits and that work was done."""
+        until = self.splitting + at_least
         while self.stack and not self.out_of_time():
-            if time.monotonic() >= until and all(self.splits[t] >= most_splits for t in self.open_trees()):
+            enough = self.splitting >= until and sum(self.splits) >= most_splits
+            if enough and all(self.splits[t] >= most_splits for t in self.open_trees()):
                 break
-            began = time.monotonic()
-            subs = self._rebounded(self._pop())
-            bounded = time.monotonic()
-            self._expand(subs)
-            self.bounding_s += bounded - began
-            self.splitting_s += time.monotonic() - bounded
+            self.report(self.open_bounds, sum(self.splits))
+            self._expand(self._rebounded(self._pop()))
+
+    def open_bounds(self) -> dict[int, float]:
+        """The smallest bound of the open subproblems, by group."""
+        least = dict.fromkeys((self.owners[t] for t in self.open_trees()), np.inf)
+        for subs in self.stack:
+            for tree, bound in zip(subs.tree.tolist(), subs.bound.tolist(), strict=True):
+                owner = self.owners[tree]
+                if owner in least:
+                    least[owner] = min(bound, least[owner])
+        return least
+
+    def bounding_work(self, steps: int) -> float:
+        """What it takes to bound the neurons of the open trees' roots again."""
+        reduced = self.roots.reduced is not None and not self.batch.multiplied
+        return self.prices.bounding(_entries(self.batch, self.open_trees()), steps=steps, reduced=reduced)
 
     def _rebounded(self, subs: Subproblems) -> Subproblems:
         """With the neurons of a few bounded again, where many splits were made since and there is time to spare for it."""
         reduced = self.roots.reduced
-        if reduced is None or not self.rebounds or self.bounding_s >= SHARE * self.splitting_s or self.entries > MOST_RECORDED:
+        if reduced is None or not self.rebounds or self.bounding >= SHARE * self.splitting or self.entries > MOST_RECORDED:
             return subs
         due = torch.tensor([self.nodes[n].unbounded >= STALE for n in subs.node.tolist()]) & (subs.branches >= 0).any(1)
         chosen = due.nonzero()[:, 0]
@@ -235,6 +271,7 @@ class _Search:
     def _with_neurons(self, reduced: Reduced, subs: Subproblems) -> Subproblems:
         """Subproblems with their neurons bounded again under what was split; the steps that prove it stay at their nodes."""
         batch, trees = self._batch_of(subs), subs.tree
+        self.bounding += self.prices.bounding(batch, steps=REBOUND_STEPS, reduced=True)
         tight = tighten(batch, steps=REBOUND_STEPS, out_of_time=self.out_of_time, bound=self._bounder(trees, subs.cut))
         for number, old, new in zip(subs.node.tolist(), batch.steps, tight.steps, strict=True):
             node = self.nodes[number]
@@ -279,6 +316,7 @@ class _Search:
                 self.stack.append(subs)
                 return
             pair = children(self.roots, subs, torch.full((count,), k))
+            self.splitting += self.prices.passes(len(pair))
             bounds[:, k] = torch.maximum(evaluate(self.roots, pair), pair.bound)
             merit = _merit(bounds[:count, k], bounds[count:, k], subs.bound, self.target)
             merits[:, k] = torch.where(subs.branches[:, k] < 0, -torch.inf, merit)
@@ -303,6 +341,7 @@ class _Search:
         """Close what can be closed, climb with the rest, and put on the stack what stays open."""
         subs = self._closed(subs)
         if len(subs):
+            self.splitting += self.prices.climb(len(subs), steps=STEPS)
             subs = climb(self.roots, subs, steps=STEPS, target=self.target, out_of_time=self.out_of_time)
             subs = self._closed(subs)
         if len(subs):
