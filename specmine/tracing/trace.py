@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from specmine.errors import BadClause, BadData, BadModel
+from specmine.folder import writing
 from specmine.progress import SILENT, Progress
 from specmine.tracing.sites import Sites
 from verifier.evaluate import evaluate
@@ -60,6 +62,21 @@ def trace(
         progress.advance(len(x[rows]))
     progress.finish()
     return make_trace(sites, arrays, predictions)
+
+
+def write_npz(
+    path: Path,
+    sites: Sites,
+    samples: Any,
+    keep: Collection[str],
+    *,
+    beside: Mapping[str, NDArray[Any]],
+    progress: Progress = SILENT,
+) -> None:
+    """Writes the trace of samples as one packed npz file, whole or not at all, with `predictions` and further arrays."""
+    traced = trace(sites, samples, keep=keep, progress=progress)
+    with writing(Path(path)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **{**traced.values, "predictions": traced.predictions, **beside})
 
 
 def make_trace(sites: Sites, values: Mapping[str, Array], predictions: NDArray[np.int64]) -> Trace:
