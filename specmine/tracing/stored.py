@@ -66,8 +66,8 @@ def _write(
     predictions = np.empty(samples, dtype=np.int64)
     progress.start("trace", samples)
     for rows, part in chunks(stream, keep, chunk=chunk):
-        for site, array in arrays.items():
-            array[rows] = part.values[site]
+        for site, stored in arrays.items():
+            stored[rows] = part.values[site]
         predictions[rows] = part.predictions
         progress.advance(rows.stop - rows.start)
     group.create_array("predictions", data=predictions, compressors=[Crc32cCodec()])
