@@ -19,6 +19,8 @@ ENGINES: Mapping[str, tuple[Turn, ...]] = {
         Turn("falsify", 0.2, at_least_s=2.0, rounds=1),
         Turn("lp", 0.3, splits=100, most_cases=12),
         Turn("boxes", 0.3, splits=200),
+        Turn("climb", 0.1, at_least_s=1.0, most_cases=12),
+        Turn("smt", 0.1, at_least_s=2.0, at_most_s=2.0, most_cases=12),
         Turn("boxes", 0.3, splits=4000, most_inputs=12),
         Turn("climb", 0.1, at_least_s=2.0),
         Turn("lp", 0.8, most_cases=150),

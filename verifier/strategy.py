@@ -31,6 +31,7 @@ from verifier.verdict import Decision, Proved, Refuted, Unknown, Verdict
 Efforts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
 
 FEW_WEIGHTS = 40_000
+MOST_WEIGHTS = 1_000_000  # of a network that is written out for a solver, to see how little of it an assertion depends on
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
 LARGEST_SCALE = 1e30  # what float32 still holds
 TELL_EVERY_S = 0.3
@@ -343,6 +344,8 @@ def _suits(turn: Turn, case: Case) -> bool:
     if turn.engine == "lp" and not all(isinstance(node.op, Relu) for node in relaxed_nodes(case.query.network)):
         return False
     if turn.most_inputs is not None and case.query.region.size > turn.most_inputs:
+        return False
+    if turn.engine == "smt" and _weights(case.query.network) > MOST_WEIGHTS:
         return False
     if turn.most_cases is None:
         return True

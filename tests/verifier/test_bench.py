@@ -25,7 +25,7 @@ from verifier.bench.rows import RowFile, judge, read_rows
 from verifier.bench.summary import summarise, summary_text
 from verifier.errors import BadQuery
 from verifier.jobs import Ended
-from verifier.task import Answer
+from verifier.task import Answer, Reached
 
 
 @pytest.fixture
@@ -129,6 +129,13 @@ def test_a_process_that_says_nothing_is_a_row(end, verdict):
     row = broken_row(end, "first\nlast words\n")
     assert row.verdict == verdict and "last words" in row.reason
     assert (row.solver_s, row.total_s, row.peak_gb) == (None, 10.5, 2.0)
+
+
+def test_a_stopped_process_leaves_its_best_bound():
+    messages = ((1.0, Reached("bound", -2.0, 0)), (2.0, Reached("split", -0.5, 40)))
+    ended = Ended("timed-out", "killed at the time limit", messages, 10.5, 10**9)
+    row = judge(Instance(Path("."), "n.onnx", "q.vnnlib", 10.0, "unsat"), ended, None)
+    assert (row.verdict, row.bound, row.splits, row.engine, row.solver_s) == ("timed-out", -0.5, 40, "", None)
 
 
 def test_the_figures():

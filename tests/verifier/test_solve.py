@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from laws.networks import chain, random_network
 
+from verifier import strategy
 from verifier.check import check
+from verifier.engines import attack
 from verifier.errors import BadQuery
 from verifier.evaluate import evaluate
 from verifier.formats import read_network
@@ -65,6 +67,69 @@ def test_logic_is_left_to_z3_before_long_searches() -> None:
     decision = verify(query, timeout_s=20)
     assert isinstance(decision.verdict, Proved)
     assert decision.seconds < 10
+
+
+class _Clock:
+    """A clock that goes on by step_s whenever somebody looks at it."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s, self.now_s = step_s, 0.0
+
+    def monotonic(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def difference() -> Network:
+    """y = relu(x0 - x1, x1 - x0): which is the larger, and by how much."""
+    first = Linear(frozen_array([[1.0, -1.0], [-1.0, 1.0]]), frozen_array(np.zeros(2)))
+    return chain((1, 2), first, Relu(), Linear(frozen_array(np.eye(2)), frozen_array(np.zeros(2))))
+
+
+TIE = atom({("v3", 1): 1, ("v3", 0): -1}, 0)  # y1 <= y0
+SMALL = {
+    "refuted at exact ties alone": (conjoin(at_most("v2", 0, 0), TIE), Refuted),
+    "refuted with room": (conjoin(at_most("v2", 0, 0.5), TIE), Refuted),
+    "proved": (conjoin(at_least("v2", 1, 0.125), TIE), Proved),
+    "proved where nothing but logic tells": (conjoin(at_least("v2", 1, 0, strict=True), TIE), Proved),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_query_ends_the_same_whatever_the_clock_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first turns end by what they did; a proof comes with a certificate wherever bounds can tell."""
+    assertion, kind = SMALL[name]
+    query = Query(difference(), Box(np.zeros(2), np.ones(2)), assertion)
+    found = []
+    for step_s in (0.0, 1e-4, 1e-3):
+        clock = _Clock(step_s)
+        monkeypatch.setattr(strategy, "time", clock)
+        monkeypatch.setattr(attack, "time", clock)
+        found.append(verify(query, timeout_s=5))
+    assert {type(d.verdict) for d in found} == {kind}
+    assert len({(d.engine, d.splits, d.bound) for d in found}) == 1
+    if kind is Refuted:
+        points = [d.verdict.counterexample.tolist() for d in found if isinstance(d.verdict, Refuted)]
+        assert all(point == points[0] for point in points)
+    else:
+        certified = name == "proved"
+        assert all(isinstance(d.verdict, Proved) and (d.verdict.certificate is not None) == certified for d in found)
+
+
+@pytest.mark.parametrize("engine", ["auto", "boxes", "split", "lp"])
+def test_progress_is_told_while_a_query_is_worked_on(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategy, "TELL_EVERY_S", 0.0)
+    told: list[tuple[int, strategy.Progress]] = []
+    other = random_network("mlp", seed=0)
+    queries = [
+        Query(other, Box(np.zeros(3), np.ones(3)), at_least(other.output, 0, 1000)),
+        Query(absolute(), SQUARE, at_least("v3", 0, 2.05)),
+    ]
+    decisions = verify_many(queries, timeout_s=20, engine=engine, on_progress=lambda k, p: told.append((k, p)))
+    assert all(isinstance(d.verdict, Proved) for d in decisions)
+    assert {k for k, _ in told} == {1}  # the other is decided before there is anything to tell
+    bounds = [p.bound for _, p in told if p.bound is not None]
+    assert bounds and max(bounds) <= 0.05 + 1e-9  # y is 2 at most, and no bound says better
 
 
 def test_trivial_assertions() -> None:

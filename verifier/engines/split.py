@@ -320,6 +320,9 @@ class _Search:
             bounds[:, k] = torch.maximum(evaluate(self.roots, pair), pair.bound)
             merit = _merit(bounds[:count, k], bounds[count:, k], subs.bound, self.target)
             merits[:, k] = torch.where(subs.branches[:, k] < 0, -torch.inf, merit)
+        if self.out_of_time():
+            self.stack.append(subs)
+            return
         best = merits.argmax(1)
         pair = replace(children(self.roots, subs, best), bound=bounds.gather(1, torch.cat([best, best])[:, None])[:, 0])
         self._settle(pushed(self.roots, self._numbered(subs, best, pair)))
@@ -344,7 +347,9 @@ class _Search:
             self.splitting += self.prices.climb(len(subs), steps=STEPS)
             subs = climb(self.roots, subs, steps=STEPS, target=self.target, out_of_time=self.out_of_time)
             subs = self._closed(subs)
-        if len(subs):
+        if len(subs) and self.out_of_time():
+            self.stack.append(subs)
+        elif len(subs):
             self._keep(subs)
 
     def _closed(self, subs: Subproblems) -> Subproblems:

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 import verifier.cli.verify as command
 from verifier import __version__
 from verifier.__main__ import main
-from verifier.task import Answer, Loaded, Written
+from verifier.task import Answer, Loaded, Reached, Written
 
 
 @pytest.fixture
@@ -167,6 +167,24 @@ def test_what_became_of_the_certificate_is_said(tmp_path, model, capsys, monkeyp
     query = write(tmp_path / "q.vnnlib", query1(0.5))
     main(["verify", query, "--network", str(model), "--timeout", "1", "--certificate", str(tmp_path / "p.npz"), *options])
     assert capsys.readouterr().err == err
+
+
+def is_stopped(request, send):
+    send(Loaded("n", "5ha", 0.1))
+    send(Reached("climb", None, 0))
+    send(Reached("boxes", -0.25, 7))
+    hangs(request, send)
+
+
+def test_the_best_bound_of_a_stopped_process_is_told(tmp_path, model, capsys, monkeypatch):
+    monkeypatch.setattr(command, "decide", is_stopped)
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    assert main(["verify", query, "--network", str(model), "--timeout", "1", "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["answer"], document["bound"], document["splits"]) == ("timed-out", -0.25, 7)
+    assert document["seconds"]["solver"] is None
+    main(["verify", query, "--network", str(model), "--timeout", "1", "--verbose"])
+    assert "stopped at the limit, engine boxes, best bound -0.25, 7 splits" in capsys.readouterr().err
 
 
 def breaks(request, send):

@@ -14,9 +14,9 @@ from verifier.engines.bound import never, start_batch
 from verifier.engines.box_bounds import INPUT, Affine, Boxes, layers_of, slack_by_input
 from verifier.engines.box_goals import Members, conjoined, refute
 from verifier.engines.box_slopes import climb_slopes
-from verifier.engines.boxes import can_split_inputs, split_inputs
+from verifier.engines.boxes import BoxSearch, can_split_inputs, split_inputs
 from verifier.engines.points import point_test
-from verifier.engines.problem import Searched, groups
+from verifier.engines.problem import Group, Searched, groups
 from verifier.evaluate import evaluate, output
 from verifier.formula import And, Formula, Or, at_least, at_most, atom
 from verifier.network import Network, Node
@@ -265,3 +265,72 @@ def test_which_networks_are_split() -> None:
     assert can_split_inputs(random_network(0, Relu()))
     assert can_split_inputs(random_network(0, Sigmoid()))
     assert not can_split_inputs(random_network(0, Relu(), inputs=31))
+
+
+def nothing_hits(_: int, points: Tensor) -> bool:
+    return False
+
+
+def test_a_search_in_parts_ends_as_one_without_a_break() -> None:
+    network = random_network(1, Relu())
+    y = output(network, grid())
+    near = (at_most("y", 0, float(y[:, 0].min()) - 0.02), at_least("y", 1, float(y[:, 1].max()) + 0.02))
+    query = square(network, Or(near))
+    members = groups(query)
+    batch, open_ = start_batch(members), {0: frozenset(members[0].disjuncts)}
+    whole = split_inputs(batch, open_, target=1e-9, out_of_time=never, try_points=nothing_hits)
+    begun: dict[Group, BoxSearch] = {}
+    parts: list[Searched] = []
+    while not parts or parts[-1].open_bounds:
+        found = split_inputs(batch, open_, target=1e-9, out_of_time=never, try_points=nothing_hits, most_splits=5, begun=begun)
+        assert 0 < found.splits[0] <= 5
+        parts.append(found)
+    assert len(parts) > 2 and sum(part.splits[0] for part in parts) == whole.splits[0]
+    bounds = [part.open_bounds[0] for part in parts[1:-1]]
+    assert bounds and max(bounds) <= 1e-9
+    assert leaves(parts[-1].proofs[0]) == leaves(whole.proofs[0])
+    assert_proved(query, parts[-1])
+
+
+@pytest.mark.parametrize("cut", range(1, 7))
+def test_a_search_that_the_clock_cuts_anywhere_goes_on_to_a_proof(cut: int) -> None:
+    """Boxes are put back between the steps of their bounding, some of their disjuncts closed."""
+    network = random_network(2, Relu())
+    y = output(network, grid())
+    near = (at_most("y", 0, float(y[:, 0].min()) - 0.02), at_least("y", 1, float(y[:, 1].max()) + 0.5))
+    query = square(network, Or(near))
+    members = groups(query)
+    batch, open_ = start_batch(members), {0: frozenset(members[0].disjuncts)}
+    begun: dict[Group, BoxSearch] = {}
+    for looks in [cut + 4 * k for k in range(1000)]:
+        calls = iter(range(looks))
+        found = split_inputs(
+            batch,
+            open_,
+            target=1e-9,
+            out_of_time=lambda calls=calls: next(calls, None) is None,  # type: ignore[misc]
+            try_points=nothing_hits,
+            begun=begun,
+        )
+        if found.proofs:
+            break
+    assert looks > cut
+    assert_proved(query, found)
+
+
+def test_reports_tell_the_smallest_open_bound() -> None:
+    network = random_network(1, Relu())
+    y = output(network, grid())
+    members = groups(square(network, at_most("y", 0, float(y[:, 0].min()) - 0.02)))
+    told: list[tuple[dict[int, float], int]] = []
+    split_inputs(
+        start_batch(members),
+        {0: frozenset({0})},
+        target=1e-9,
+        out_of_time=never,
+        try_points=nothing_hits,
+        report=lambda bounds, splits: told.append((dict(bounds()), splits)),
+    )
+    assert len(told) > 2
+    assert [splits for _, splits in told] == sorted(splits for _, splits in told)
+    assert all(bounds[0] <= 1e-9 for bounds, _ in told)  # what is open was not refuted

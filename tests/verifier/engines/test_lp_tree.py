@@ -17,7 +17,7 @@ from verifier.engines.points import point_test
 from verifier.engines.problem import Searched, groups
 from verifier.engines.split import branch_and_bound
 from verifier.evaluate import evaluate
-from verifier.formula import Or, at_least
+from verifier.formula import And, Or, at_least
 from verifier.ops import Linear, Relu
 from verifier.query import Query
 from verifier.region import Box
@@ -105,3 +105,27 @@ def test_without_time_and_without_relus_everything_stays_open() -> None:
     assert set(search(hard(5), stop=True).open_bounds) == {0}
     other = random_query("sigmoids", seed=0)
     assert not search(other).parts and not search(other).refuted
+
+
+def test_a_search_ends_after_so_many_splits_and_tells_its_bounds() -> None:
+    every = hard(5)
+    query = Query(every.network, every.region, And(every.disjuncts[0]))
+    batch = start_batch(groups(query))
+    left = {k: frozenset(group.disjuncts) for k, group in enumerate(batch.groups)}
+    told: list[tuple[dict[int, float], int]] = []
+    found = lp_search(
+        batch,
+        left,
+        {},
+        target=1e-9,
+        out_of_time=lambda: False,
+        try_points=lambda g, p: False,
+        most_splits=3,
+        report=lambda bounds, splits: told.append((dict(bounds()), splits)),
+    )
+    assert sum(search(query).splits.values()) > 3
+    assert not found.parts and sum(found.splits.values()) == 3
+    assert found.open_bounds[0] < 0
+    assert [splits for _, splits in told] == sorted(splits for _, splits in told) and told[-1][1] <= 3
+    bounds = [bounds[0] for bounds, _ in told]
+    assert all(bound <= 1e-9 for bound in bounds) and max(bounds) > -np.inf

@@ -1,5 +1,6 @@
 """Branch and bound on cases: every tree is accepted by the kernel, and no verdict contradicts Z3 or samples."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from verifier.certificate import Certificate, ProofNode
 from verifier.check import check
+from verifier.domains.optimise import Optimised
 from verifier.engines import split
 from verifier.engines.bound import start_batch
 from verifier.engines.points import point_test
@@ -98,6 +100,48 @@ def test_neurons_bounded_again_inside_a_tree_are_proved_by_steps_that_the_kernel
             taken += own > 0
             assert accepted(query, found), seed
     assert taken
+
+
+def test_a_slow_machine_makes_the_same_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is bounded again, and when, hangs on counted work: making one kind of it slow changes nothing."""
+    monkeypatch.setattr(split, "NEURON_STEPS", ())
+    monkeypatch.setattr(split, "STALE", 1)
+    monkeypatch.setattr(split, "SHARE", 3.0)
+    monkeypatch.setattr(split, "ROOT_STEPS", 0)
+    monkeypatch.setattr(split, "STEPS", 1)
+    original = split.bound_entries
+
+    def slowly(*args: object, **options: object) -> Optimised:
+        slow.append(time.sleep(0.02))
+        return original(*args, **options)  # type: ignore[arg-type]
+
+    slow: list[None] = []
+    compared = 0
+    for seed in range(20):
+        query = random_query("deep", seed=seed)
+        monkeypatch.setattr(split, "bound_entries", original)
+        quick = search(query)
+        monkeypatch.setattr(split, "bound_entries", slowly)
+        again = search(query)
+        assert (again.splits, again.refuted, dict(again.open_bounds)) == (quick.splits, quick.refuted, dict(quick.open_bounds))
+        compared += sum(quick.splits.values())
+    assert slow and compared
+
+
+def test_a_search_ends_after_so_many_splits() -> None:
+    cut = 0
+    for seed in range(12):
+        query = random_query("deep", seed=seed)
+        batch = start_batch(groups(query))
+        left = {k: frozenset(group.disjuncts) for k, group in enumerate(batch.groups)}
+        found = split.branch_and_bound(
+            batch, left, {}, target=1e-9, out_of_time=lambda: False, try_points=lambda g, p: False, most_splits=1
+        )
+        assert set(found.open_bounds) | set(found.parts) == set(left)
+        cut += bool(found.open_bounds)
+        whole = search(query)
+        assert whole.refuted or whole.open_bounds or sum(found.splits.values()) <= sum(whole.splits.values())
+    assert cut
 
 
 def test_time_that_is_up_takes_no_split_and_accounts_for_every_group() -> None:
