@@ -49,6 +49,12 @@ class Config(BaseModel):
     )
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
+    precision: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="smallest bodies: share of the samples under a body that must be of the class"
+    )
+    max_body: Count | None = Field(None, description="smallest bodies and refinement: literals that a body may have")
+    refine: bool = Field(True, description="look for bodies that are proved, with the verifier's counterexamples as samples")
+    refine_s: Seconds = Field(4.0, description="seconds of refinement for each head")
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
     regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")
     balls_per_class: Count = Field(3, description="balls a class and radius")

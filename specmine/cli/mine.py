@@ -58,6 +58,16 @@ def mine(
     memory: Memory = None,
     cluster: Cluster = None,
     recall: Annotated[float | None, typer.Option("--recall", metavar="SHARE", help="Recall of smallest bodies.")] = None,
+    precision: Annotated[
+        float | None, typer.Option("--precision", metavar="SHARE", help="Precision of smallest bodies on the samples.")
+    ] = None,
+    max_body: Annotated[int | None, typer.Option("--max-body", metavar="N", help="Literals that a body may have.")] = None,
+    refine: Annotated[
+        bool | None, typer.Option("--refine/--no-refine", help="Shape bodies by the verifier's answers; on by default.")
+    ] = None,
+    refine_s: Annotated[
+        float | None, typer.Option("--refine-time", metavar="SECONDS", help="Time of refinement for each head.")
+    ] = None,
     max_clauses: Annotated[int | None, typer.Option("--max-clauses", metavar="N", help="Clauses a class and way.")] = None,
     timeout: Timeout = None,
     budget: Budget = None,
@@ -87,6 +97,10 @@ def mine(
         memory_mb=memory,
         cluster=cluster,
         recall=recall,
+        precision=precision,
+        max_body=max_body,
+        refine=refine,
+        refine_s=refine_s,
         max_clauses=max_clauses,
         timeout_s=timeout,
         budget_s=budget,

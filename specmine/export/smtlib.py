@@ -3,6 +3,7 @@
 `unsat` is a proof of the claim; it is announced by :status where the claim was proved here.
 """
 
+import time
 from pathlib import Path
 
 from specmine.exhibit import Exhibit
@@ -19,6 +20,9 @@ STATUS = {"proved": "unsat", "vacuous": "unsat", "refuted": "sat", "unknown": "u
 
 
 EASY_S = 2.0
+LOOKED_S = 20.0
+"""Seconds for one attempt at a smaller question, and for those of all files; after that, files ask about the whole network."""
+
 EXACT = "question: the whole network; sat is a counterexample, unsat a proof"
 LATER = (
     "question: the network from value {start!r} on, which may be anything in its interval bounds over the region "
@@ -33,8 +37,9 @@ def export_smtlib(exhibit: Exhibit, folder: Path) -> list[Path]:
     that the proof does not need, which a solver would take hours to see. Its header says which question it asks.
     """
     paths = []
+    end = time.monotonic() + LOOKED_S
     for claim in exhibit.spec.claims:
-        query, question = question_of(claim, exhibit)
+        query, question = question_of(claim, exhibit, until=end)
         header = [*run_lines(exhibit.spec), *claim_lines(claim), question]
         path = folder / f"{claim.id}.smt2"
         write_text(path, smtlib(query, header=header, status=STATUS[claim.outcome.verdict]))
@@ -42,11 +47,13 @@ def export_smtlib(exhibit: Exhibit, folder: Path) -> list[Path]:
     return paths
 
 
-def question_of(claim: Claim, exhibit: Exhibit) -> tuple[Query, str]:
-    """The query to write, and what its answer means."""
+def question_of(claim: Claim, exhibit: Exhibit, *, until: float) -> tuple[Query, str]:
+    """The query to write, and what its answer means; no smaller question is looked for past `until` on the monotonic clock."""
     query = claim_query(claim, exhibit.sites)
     if STATUS[claim.outcome.verdict] == "unsat":
         for later in starting_later(query):
+            if time.monotonic() >= until:
+                break
             if isinstance(decide_smt(later, timeout_s=EASY_S).verdict, Proved):
                 return later, LATER.format(start=later.network.input)
     return query, EXACT

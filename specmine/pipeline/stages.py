@@ -13,6 +13,7 @@ from specmine.folder import read_json, write_json, write_text
 from specmine.pipeline.comparison import comparison
 from specmine.pipeline.propose import Proposed, propose, strongest_predicates
 from specmine.pipeline.provenance import provenance
+from specmine.pipeline.refinement import Refinery
 from specmine.pipeline.run import CLAIMS, FAMILIES, STRONGEST, Run
 from specmine.pipeline.synthesis import Material, material_of, synthesise
 from specmine.predicates.form import Bits
@@ -73,11 +74,18 @@ def clause_stage(run: Run) -> tuple[list[HornClause], int]:
             proposed = propose_stage(run)
         with run.stage("synthesis"):
             material = material_of(source, proposed, run.dataset, run.config)
-            clauses = synthesise(material, run.progress)
+            clauses = synthesise(material, run.progress, refinery_of(run, material) if run.config.refine else None)
         compare_stage(run, material)
         write_json(path, {"candidates": len(proposed.table.predicates), "clauses": [str(clause) for clause in clauses]})
     content = read_json(path)
     return [parse_clause(text, sites=run.sites) for text in content["clauses"]], content["candidates"]
+
+
+def refinery_of(run: Run, material: Material) -> Refinery:
+    """What refinement works with: the material of synthesis, and the inputs behind it."""
+    rows = np.flatnonzero(run.dataset.split == MINE)
+    inputs = np.asarray(run.dataset.x[rows], dtype=np.float64).reshape(len(rows), -1)
+    return Refinery(material.source, material.table, inputs, run.dataset.domain, run.store, run.config, run.progress)
 
 
 def propose_stage(run: Run) -> Proposed:

@@ -1,16 +1,17 @@
 """From candidates to clauses: every wanted way of synthesis, head by head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specmine.config import Config
 from specmine.data import MINE, Dataset
 from specmine.errors import BadModel
 from specmine.pipeline.propose import Proposed, head_predicate
+from specmine.pipeline.refinement import Refinery, refine_clauses
+from specmine.pipeline.target import Target
 from specmine.predicates.families import FAMILIES
 from specmine.predicates.head_values import CLASS
 from specmine.predicates.predicate import Predicate
@@ -22,15 +23,6 @@ from specmine.rules.polytopes import polytopes
 from specmine.rules.smallest import smallest_bodies
 from specmine.rules.threshold import compose
 from specmine.tracing import Source, part_of, traced
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """What clauses are to derive: the head, and the mining rows (samples,) that they should cover and those they must not."""
-
-    head: Predicate
-    positives: NDArray[np.bool_]
-    negatives: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +82,8 @@ def by_smallest(material: Material, target: Target) -> list[HornClause]:
         target.negatives,
         count=config.max_clauses,
         recalls=(config.recall,),
+        precision=config.precision,
+        max_body=config.max_body,
         timeout_s=config.timeout_s,
         seed=config.seed,
     )
@@ -147,21 +141,36 @@ SYNTHESES: Mapping[str, Callable[[Material, Target], list[HornClause]]] = {
 }
 
 
-def synthesise(material: Material, progress: Progress = SILENT) -> list[HornClause]:
-    """The clauses of all heads, without repeats.
+def synthesise(material: Material, progress: Progress = SILENT, refinery: Refinery | None = None) -> list[HornClause]:
+    """The clauses of all heads, without repeats; refinery: where clauses are to be refined, first of all.
 
     Clauses come in the order of SYNTHESES and, within one, take turns among the heads, so that the time for proofs reaches
     every head.
     """
     config = material.config
     progress.start("synthesis", len(config.synthesis) * len(material.targets))
-    found: dict[HornClause, None] = {}
+    by_name: dict[str, list[list[HornClause]]] = {}
     for name in (name for name in SYNTHESES if name in config.synthesis):
-        by_head = []
+        by_name[name] = []
         for target in material.targets:
-            by_head.append(SYNTHESES[name](material, target))
-            progress.advance(1, f"{name}: {len(by_head[-1])} clauses for {target.head}")
+            by_name[name].append(SYNTHESES[name](material, target))
+            progress.advance(1, f"{name}: {len(by_name[name][-1])} clauses for {target.head}")
+    progress.finish(f"{sum(len(made) for heads in by_name.values() for made in heads)} clauses")
+    if refinery is None:
+        return _in_turns(by_name.values())
+    progress.start("refinement", None)
+    refined = []
+    for place, target in enumerate(material.targets):
+        made = [clause for heads in by_name.values() for clause in heads[place]]
+        refined.append(refine_clauses(refinery, target, made))
+    progress.finish(f"{sum(map(len, refined))} clauses proved")
+    return _in_turns([refined, *by_name.values()])
+
+
+def _in_turns(ways: Iterable[list[list[HornClause]]]) -> list[HornClause]:
+    """Clauses by way and head as one list without repeats, heads taking turns within each way."""
+    found: dict[HornClause, None] = {}
+    for by_head in ways:
         longest = max(map(len, by_head), default=0)
         found |= dict.fromkeys(made[turn] for turn in range(longest) for made in by_head if turn < len(made))
-    progress.finish(f"{len(found)} clauses")
     return list(found)

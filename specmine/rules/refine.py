@@ -3,9 +3,10 @@
 1. clingo proposes a smallest body for the samples and the counterexamples so far, and the oracle decides its clause. A
    counterexample becomes a constraint (some literal of the body is false there), so the next proposal excludes it; a proof
    ends the loop, and the body is cardinality-minimal among the candidates at that recall.
-2. Where that takes too long, or the oracle cannot tell, literals are added in the order of their worth as long as the recall
-   stands, and the shortest valid prefix of that chain is looked for by bisection.
-3. What is valid is shrunk, literal by literal, until nothing can go.
+2. Where that takes too long, or the oracle cannot tell, bodies that are likely valid are asked for; where none of them is,
+   literals are added in the order of their worth as long as the recall stands, and the shortest valid prefix of that chain is
+   looked for by bisection.
+3. What is valid is shrunk: first what its proof did not use, then literal by literal, until nothing can go.
 
 The bound of the first step stays true of whatever comes out.
 """
@@ -21,15 +22,15 @@ from numpy.typing import NDArray
 from specmine.predicates.form import Bits
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, conjunction, count
-from specmine.progress import SILENT, Progress
 from specmine.rules.chain import chain_of, shortest_prefix, shrink
 from specmine.rules.clause import HornClause
+from specmine.rules.dominance import strongest_of
 from specmine.rules.oracle import Answer, Oracle
 from specmine.rules.smallest import Ruling, Synthesis, smallest_body
 from specmine.rules.threshold import sample_mask
 from verifier.ops import Array
 
-Phase: TypeAlias = Literal["propose", "extend", "shrink"]
+Phase: TypeAlias = Literal["propose", "start", "extend", "shrink"]
 Truth: TypeAlias = Callable[[Array], Bits]
 """Truth (predicates,) of every row of the table at an input (size,)."""
 
@@ -39,12 +40,12 @@ PROPOSING = 0.4
 
 @dataclass(frozen=True)
 class Iteration:
-    """One question to the oracle. size: literals of the body asked of; recall: share of the positives that satisfy it;
-    lower_bound: no valid body that keeps the recall is smaller, as far as was known; excluded: how many candidates are false
-    at the counterexample."""
+    """One question to the oracle. body: rows of the table; recall: share of the positives that satisfy it; lower_bound: no
+    valid body that keeps the recall is smaller, as far as was known; excluded: how many candidates are false at the
+    counterexample."""
 
     phase: Phase
-    size: int
+    body: tuple[int, ...]
     recall: float
     lower_bound: int
     valid: bool | None
@@ -54,14 +55,23 @@ class Iteration:
     excluded: int | None
     seconds: float
 
+    @property
+    def size(self) -> int:
+        return len(self.body)
+
 
 @dataclass(frozen=True)
 class Refined:
-    """What refinement came to. body: rows of the table, a valid body where `valid`, else the best proposal, which is not known
-    to be valid. lower_bound: no valid body that keeps the recall is smaller; optimal: none is smaller than this one, proved."""
+    """What refinement came to.
+
+    body: rows of the table, a valid body where `valid`, else the best proposal, which is not known to be valid. found: whether
+    it is valid, keeps the recall, and is no longer than allowed. lower_bound: no valid body that keeps the recall is smaller;
+    optimal: it is found, and none is smaller, proved. reason: how it ended, in words.
+    """
 
     body: tuple[int, ...]
     valid: bool
+    found: bool
     lower_bound: int
     optimal: bool
     recall: float
@@ -84,81 +94,70 @@ def refine(
     truth: Truth,
     worth: NDArray[np.float64],
     recall: float,
+    precision: float = 1.0,
     max_body: int | None = None,
     timeout_s: float = 60.0,
     question_s: float = 2.0,
     seed: int = 0,
-    known: Sequence[Array] = (),
-    progress: Progress = SILENT,
+    starts: Sequence[Sequence[int]] = (),
+    on_iteration: Callable[[Iteration], None] = lambda iteration: None,
 ) -> Refined:
     """A body, as small as the time allows, that keeps the recall and whose clause the oracle proves.
 
-    positives, negatives: Boolean masks (samples,). worth: (predicates,) how much each literal is expected to help a proof.
-    known: counterexamples of an earlier start, which are not looked for again. question_s: seconds for one question.
+    positives, negatives: Boolean masks (samples,). Columns of the table may be points of the region that are no samples, as
+    long as every negative is a point at which the head fails; precision is the share that positives must have of the samples
+    in a proposal. worth: (predicates,) how much each literal is expected to help a proof. starts: bodies (rows) that are likely
+    valid, best first: the first valid one is shrunk, and where it does not keep the recall, and nothing else does, it
+    is the answer, and not `found`. question_s: seconds for one question. on_iteration: told of each question.
 
     Raises BadConfig for shares and times out of range, BadData for masks that do not fit or without positives.
     """
-    asking = _Asking(table, positives, head, oracle, truth, time.monotonic() + timeout_s, question_s, progress)
-    start = time.monotonic()
-    judged = _Known(table, [truth(point) for point in known])
+    asking = _Asking(table, positives, head, oracle, truth, time.monotonic() + timeout_s, question_s, on_iteration)
     proposed = smallest_body(
         table,
         positives,
         negatives,
         recall=recall,
+        precision=precision,
         max_body=max_body,
         timeout_s=max(PROPOSING * timeout_s, 1e-3),
         seed=seed,
-        judge=lambda body, lower_bound: judged.ruling(body) or asking.ruling(body, lower_bound),
+        judge=asking.ruling,
     )
-    if proposed.optimal or asking.over():
-        return asking.result(proposed.body, proposed, proposed.found, proposed.reason)
-    longer = _by_chain(asking, negatives, worth, recall, max_body, proposed, judged)
-    best = min(
-        (body for body in (longer, proposed.body if proposed.found else None) if body is not None), key=len, default=None
-    )
-    if best is None:
-        why = f"{proposed.reason}; and no body that keeps the recall was proved in {time.monotonic() - start:.1f} s"
-        return asking.result(proposed.body, proposed, False, why)
+    if proposed.optimal:
+        return asking.result(proposed.body, proposed, recall, max_body, proposed.reason)
+    valid = asking.first_valid([tuple(body) for body in starts if body], "start")
+    if proposed.found:
+        valid.append(proposed.body)
+    if not any(asking.recall(body) >= recall for body in valid) and not asking.over():
+        valid += _by_chain(asking, worth, recall, max_body, proposed)
+    if not valid:
+        why = f"{proposed.reason}; and no body was proved in {timeout_s:g} s"
+        return asking.result(proposed.body, proposed, recall, max_body, why)
+    best = max(valid, key=lambda body: (min(asking.recall(body), recall), -len(body)))
+    best = asking.without_idle(best)
     best = shrink(best, lambda bodies: asking.validities(bodies, "shrink"), lambda: not asking.over(), keep=worth)
-    gap = f"valid; a smallest valid body has {min(proposed.lower_bound, len(best))} to {len(best)} literals"
-    return asking.result(best, proposed, True, gap)
+    return asking.result(best, proposed, recall, max_body, "")
 
 
 def _by_chain(
-    asking: "_Asking",
-    negatives: NDArray[np.bool_],
-    worth: NDArray[np.float64],
-    recall: float,
-    max_body: int | None,
-    proposed: Synthesis,
-    judged: "_Known",
-) -> tuple[int, ...] | None:
-    """The shortest valid body that adding literals to the proposal, or to nothing, leads to."""
+    asking: "_Asking", worth: NDArray[np.float64], recall: float, max_body: int | None, proposed: Synthesis
+) -> list[tuple[int, ...]]:
+    """The shortest valid bodies that adding literals to the proposal, and to nothing, leads to."""
     table, positive = asking.table, sample_mask(asking.table, asking.positives, name="positives")
     required = int(np.ceil(recall * asking.total * (1 - 1e-12)))
     order = [int(row) for row in np.argsort(-worth, kind="stable")]
-    best: tuple[int, ...] | None = None
+    found = []
     for start in dict.fromkeys((proposed.body, ())):
-        chain = chain_of(table, positive, order, required=required, start=start)[:max_body]
-        found = shortest_prefix(
-            chain, lambda bodies: asking.validities(bodies, "extend"), lambda: not asking.over(), at_least=len(start)
+        chain = strongest_of(table.predicates, chain_of(table, positive, order, required=required, start=start))
+        shorter = shortest_prefix(
+            chain[:max_body],
+            lambda bodies: asking.validities([strongest_of(table.predicates, body) for body in bodies], "extend"),
+            lambda: not asking.over(),
         )
-        if found is not None and (best is None or len(found) < len(best)):
-            best = found
-    return best
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """Counterexamples of an earlier start."""
-
-    table: PredicateTable
-    truths: list[Bits]
-
-    def ruling(self, body: tuple[int, ...]) -> Ruling | None:
-        against = tuple(truth for truth in self.truths if truth[list(body)].all())
-        return Ruling(False, against[:1]) if against else None
+        if shorter is not None:
+            found.append(shorter)
+    return found
 
 
 @dataclass(eq=False)
@@ -172,10 +171,10 @@ class _Asking:
     truth: Truth
     end: float
     question_s: float
-    progress: Progress
+    on_iteration: Callable[[Iteration], None]
     iterations: list[Iteration] = field(default_factory=list)
     points: list[tuple[float, ...]] = field(default_factory=list)
-    answers: dict[tuple[int, ...], bool | None] = field(default_factory=dict)
+    answers: dict[tuple[int, ...], Answer] = field(default_factory=dict)
     lower_bound: int = 0
 
     @property
@@ -198,14 +197,35 @@ class _Asking:
         new = [body for body in dict.fromkeys(bodies) if tuple(sorted(body)) not in self.answers]
         if new:
             self.ask(new, phase)
-        return [self.answers[tuple(sorted(body))] for body in bodies]
+        return [self.answers[tuple(sorted(body))].valid for body in bodies]
+
+    def first_valid(self, bodies: list[tuple[int, ...]], phase: Phase) -> list[tuple[int, ...]]:
+        """The first of the bodies that is valid, as far as the time allows to ask."""
+        for body in bodies:
+            if self.over():
+                break
+            if self.validities([body], phase) == [True]:
+                return [body]
+        return []
+
+    def without_idle(self, body: tuple[int, ...]) -> tuple[int, ...]:
+        """The body without the literals that its proof did not use, where the oracle finds that valid too."""
+        answer = self.answers.get(tuple(sorted(body)))
+        while answer is not None and answer.idle and not self.over():
+            rows = tuple(sorted(body))
+            idle = {self.table.predicates[row] for row in rows} & answer.idle
+            smaller = tuple(row for row in rows if self.table.predicates[row] not in idle)
+            if len(smaller) == len(rows) or self.validities([smaller], "shrink") != [True]:
+                break
+            body, answer = smaller, self.answers[smaller]
+        return body
 
     def ask(self, bodies: Sequence[tuple[int, ...]], phase: Phase) -> list[Answer]:
         clauses = [HornClause(self.head, tuple(self.table.predicates[row] for row in body)) for body in bodies]
         seconds = max(0.05, min(self.question_s, (self.end - time.monotonic()) / len(bodies)))
-        answers = self.oracle.ask(clauses, timeout_s=seconds)
+        answers = self.oracle.ask(clauses, timeout_s=seconds, likely=phase != "propose")
         for body, answer in zip(bodies, answers, strict=True):
-            self.answers[tuple(sorted(body))] = answer.valid
+            self.answers[tuple(sorted(body))] = answer
             self._note(body, answer, phase)
         return answers
 
@@ -214,10 +234,9 @@ class _Asking:
         if answer.point is not None:
             self.points.append(tuple(float(v) for v in answer.point))
             excluded = int((~self.truth(answer.point)).sum())
-        verdict = {True: "valid", False: "refuted", None: "open"}[answer.valid]
         iteration = Iteration(
             phase=phase,
-            size=len(body),
+            body=tuple(sorted(body)),
             recall=self.recall(body),
             lower_bound=self.lower_bound,
             valid=answer.valid,
@@ -228,20 +247,33 @@ class _Asking:
             seconds=round(answer.seconds, 3),
         )
         self.iterations.append(iteration)
-        self.progress.advance(1, f"{phase}: {iteration.size} literals, recall {iteration.recall:.3f}: {verdict}")
+        self.on_iteration(iteration)
 
     def recall(self, body: Sequence[int]) -> float:
         held = conjunction(self.table, list(body)) & sample_mask(self.table, self.positives, name="positives")
         return count(held) / self.total
 
-    def result(self, body: tuple[int, ...], proposed: Synthesis, valid: bool, reason: str) -> Refined:
-        lower_bound = min(proposed.lower_bound, len(body)) if valid else proposed.lower_bound
+    def result(self, body: Sequence[int], proposed: Synthesis, recall: float, max_body: int | None, reason: str) -> Refined:
+        rows = tuple(sorted(body))
+        answer = self.answers.get(rows)
+        valid = answer is not None and answer.valid is True
+        kept = self.recall(rows)
+        enough = round(kept * self.total) >= recall * self.total * (1 - 1e-12)
+        found = valid and enough and (max_body is None or len(rows) <= max_body)
+        lower_bound = min(proposed.lower_bound, len(rows)) if found else proposed.lower_bound
+        if valid and not enough:
+            reason = f"no body that keeps the recall {recall:g} was proved; the best one proved keeps {kept:.4f}"
+        elif valid and not found:
+            reason = f"no body of at most {max_body} literals was proved; the shortest one proved has {len(rows)}"
+        elif valid and not reason:
+            reason = f"valid; a smallest valid body has {lower_bound} to {len(rows)} literals"
         return Refined(
-            body=tuple(sorted(body)),
+            body=rows,
             valid=valid,
+            found=found,
             lower_bound=lower_bound,
-            optimal=valid and proposed.lower_bound >= len(body),
-            recall=self.recall(body),
+            optimal=found and lower_bound == len(rows),
+            recall=kept,
             reason=reason,
             iterations=tuple(self.iterations),
             counterexamples=tuple(self.points),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from specmine.errors import BadData
 from specmine.predicates.table import PredicateTable, Words, conjunction, count, counts, sample_bits, select_predicates, unpack
+from specmine.rules.dominance import dominated
 from specmine.rules.threshold import sample_mask
 
 _BLOCK = 256
@@ -98,7 +99,8 @@ def make_task(
 
     final: whether the samples of the table are all that counts. Then a row is left out where another one outside `avoided`
     holds on each positive and fails on each negative that it does: with that one in its place a body stays admissible, is no
-    longer, and contains no more of the avoided. Else more negatives may come, and every row that alone keeps the recall stays.
+    longer, and contains no more of the avoided. Else more negatives may come, and a row is left out only where another one
+    implies it, whatever the sample, and holds on the same positives.
     Raises BadData where the masks do not fit, overlap, or there are no positives.
     """
     positive, negative = sample_mask(table, positives, name="positives"), sample_mask(table, negatives, name="negatives")
@@ -113,6 +115,7 @@ def make_task(
     bearable[np.asarray(without, dtype=np.int64)] = False
     if not final:
         rows = np.flatnonzero(bearable)
+        rows = rows[~dominated(table.predicates, table.bits & positive, rows, spared=avoided)]
         return Task(select_predicates(table, rows), rows, misses[rows], positive, negative, total, required, precision)
     useful = bearable & (counts(table, negative) < count(negative))
     rows = _first_of_each(table, np.flatnonzero(useful), positive | negative)

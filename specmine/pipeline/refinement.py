@@ -1,0 +1,287 @@
+"""Refinement of a run's clauses: for each head, bodies that the verifier proves over the whole domain, as short as time allows.
+
+Every question is a line of the run's log, and every verdict is in its store, so a run that was stopped does not ask again:
+heads that were finished are read from the log, and the counterexamples of the others are samples of the table from the start.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specmine.config import Config
+from specmine.folder import cannot_write
+from specmine.pipeline.target import Target
+from specmine.predicates.families import FORMS
+from specmine.predicates.form import Bits
+from specmine.predicates.predicate import Predicate
+from specmine.predicates.table import (
+    PredicateTable,
+    build_table,
+    conjunction,
+    counts,
+    merge,
+    pack,
+    select_predicates,
+    unpack,
+)
+from specmine.progress import SILENT, Progress
+from specmine.rules.clause import HornClause
+from specmine.rules.cover import smallest_cover
+from specmine.rules.refine import Iteration, Refined, refine
+from specmine.rules.syntax import parse_clause
+from specmine.tracing import Sites, Source, Trace, trace, traced
+from specmine.verification import Store
+from specmine.verification.oracle import VerifierOracle
+from verifier.ops import Array
+from verifier.region import Box
+
+LOG = "refinement.jsonl"
+_POOL = 512  # points of each kind
+_MOST_ROWS = 3000
+_STARTS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Refinery:
+    """What refinement works with. source, table: the mining rows; inputs: (rows, size); store: verdicts of the run."""
+
+    source: Source
+    table: PredicateTable
+    inputs: Array
+    region: Box
+    store: Store
+    config: Config
+    progress: Progress = SILENT
+
+    @cached_property
+    def journal(self) -> "Journal":
+        return Journal(self.store.folder / LOG)
+
+    @property
+    def sites(self) -> Sites:
+        return self.source.sites
+
+    @cached_property
+    def points(self) -> Array:
+        """Inputs (points, size) of the region that are no samples: drawn in four ways, and the counterexamples in the store."""
+        lower, upper = self.region.lower, self.region.upper
+        generator = np.random.default_rng(self.config.seed)
+        shape = (_POOL, len(lower))
+        near = self.inputs[generator.integers(len(self.inputs), size=_POOL)]
+        noise = generator.normal(size=shape) * (upper - lower) * generator.uniform(0, 0.5, (_POOL, 1))
+        other = self.inputs[generator.integers(len(self.inputs), size=_POOL)]
+        mixed = near + generator.uniform(0, 1, (_POOL, 1)) * (other - near)
+        drawn = [
+            generator.uniform(lower, upper, shape),
+            np.where(generator.random(shape) < generator.random((_POOL, 1)), upper, lower),
+            near + noise,
+            mixed,
+        ]
+        known = [r.counterexample for r in self.store.records.values() if r.counterexample is not None]
+        found = np.array(known, dtype=np.float64).reshape(-1, len(lower))
+        return np.clip(np.concatenate([*drawn, found]), lower, upper)
+
+    def traced_at(self, inputs: Array, predicates: Sequence[Predicate]) -> Trace:
+        return trace(self.sites, inputs, keep=sites_of(predicates, self.sites))
+
+
+def refine_clauses(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> list[HornClause]:
+    """Clauses of one head proved over the region: at most as many as configured, and none that the others make idle.
+
+    made: clauses of the same head that other ways of synthesis gave. The first answer keeps as much of the wanted recall as
+    can be proved; each one after it is for the positives that are not covered yet.
+    """
+    done = refinery.journal.clauses(target.head, refinery.sites)
+    if done is not None:
+        return done
+    bench = _bench(refinery, target, made)
+    config = refinery.config
+    left, bodies = bench.positives.copy(), []
+    while len(bodies) < config.max_clauses and left.any():
+        share = config.refine_s / 2 ** (len(bodies) + 1)
+        refined = _refined(refinery, bench, target, left, share, bodies)
+        if not refined.valid or not bench.holds(refined.body)[left].any():
+            break
+        bodies.append(refined.body)
+        left &= ~bench.holds(refined.body)
+    kept = smallest_cover([bench.holds(body) & bench.positives for body in bodies], [len(body) for body in bodies])
+    clauses = [HornClause(target.head, bench.literals(bodies[place])) for place in kept.chosen]
+    refinery.journal.finish(target.head, clauses, kept.reason)
+    return clauses
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """The table that one head's refinement works on: mining rows, then points of the region; starts: rows of bodies."""
+
+    table: PredicateTable
+    positives: NDArray[np.bool_]
+    negatives: NDArray[np.bool_]
+    starts: tuple[tuple[int, ...], ...]
+
+    def holds(self, body: Sequence[int]) -> NDArray[np.bool_]:
+        return np.asarray(unpack(conjunction(self.table, list(body))[None], self.table.samples)[0])
+
+    def starts_for(self, left: NDArray[np.bool_], *, besides: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The starts that cover some of the positives that are left, first those that cover the most."""
+        covered = {body: int(self.holds(body)[left].sum()) for body in self.starts if body not in besides}
+        return [body for body in sorted(covered, key=lambda body: -covered[body]) if covered[body]]
+
+    def literals(self, body: Sequence[int]) -> tuple[Predicate, ...]:
+        return tuple(self.table.predicates[row] for row in body)
+
+    @cached_property
+    def worth(self) -> NDArray[np.float64]:
+        """(predicates,) the share of the negatives that a literal excludes, less three times the positives that it loses."""
+        positive, negative = pack(self.positives), pack(self.negatives)
+        excluded = 1 - counts(self.table, negative) / max(1, int(self.negatives.sum()))
+        lost = 1 - counts(self.table, positive) / max(1, int(self.positives.sum()))
+        return np.asarray(excluded - 3 * lost, dtype=np.float64)
+
+
+def _bench(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> _Bench:
+    known = {predicate: row for row, predicate in enumerate(refinery.table.predicates)}
+    rows = _some(refinery.table, target)
+    extra = [literal for literal in dict.fromkeys(p for clause in made for p in clause.body)]
+    chosen = tuple(dict.fromkeys([*(refinery.table.predicates[row] for row in rows.tolist()), *extra]))
+    old = [known[predicate] for predicate in chosen if predicate in known]
+    new = [predicate for predicate in chosen if predicate not in known]
+    table = select_predicates(refinery.table, old)
+    if new:
+        fresh = build_table(new, traced(refinery.source, sites_of(new, refinery.sites)))
+        table = PredicateTable(table.predicates + fresh.predicates, np.vstack([table.bits, fresh.bits]), table.samples)
+    there = refinery.traced_at(refinery.points, table.predicates)
+    outside = ~_head_holds(target.head, there)
+    merged = merge(table, build_table(table.predicates, there))
+    none = np.zeros(len(refinery.points), dtype=bool)
+    place = {predicate: row for row, predicate in enumerate(merged.predicates)}
+    starts = tuple(tuple(place[p] for p in clause.body) for clause in made)
+    return _Bench(merged, np.concatenate([target.positives, none]), np.concatenate([target.negatives, outside]), starts)
+
+
+def _some(table: PredicateTable, target: Target) -> NDArray[np.int64]:
+    """All rows of a table, or those that are best at telling the positives from the negatives."""
+    if len(table.predicates) <= _MOST_ROWS:
+        return np.arange(len(table.predicates))
+    held = counts(table, pack(target.positives)) / max(1, int(target.positives.sum()))
+    kept = counts(table, pack(target.negatives)) / max(1, int(target.negatives.sum()))
+    return np.sort(np.argsort(kept - held, kind="stable")[:_MOST_ROWS])
+
+
+def _head_holds(head: Predicate, there: Trace) -> Bits:
+    return np.asarray(unpack(build_table([head], there).bits, there.samples)[0])
+
+
+def _refined(
+    refinery: Refinery,
+    bench: _Bench,
+    target: Target,
+    left: NDArray[np.bool_],
+    seconds: float,
+    before: Sequence[tuple[int, ...]],
+) -> Refined:
+    config, sites = refinery.config, refinery.sites
+    predicates = bench.table.predicates
+    oracle = VerifierOracle(sites, refinery.region, refinery.store, engine=config.engine, starts=refinery.inputs[:_STARTS])
+
+    def truth(point: Array) -> Bits:
+        return np.asarray(unpack(build_table(predicates, refinery.traced_at(point[None], predicates)).bits, 1)[:, 0])
+
+    def note(iteration: Iteration) -> None:
+        refinery.journal.note(target.head, len(before), iteration, bench.literals(iteration.body))
+        verdict = {True: "valid", False: "refuted", None: "open"}[iteration.valid]
+        text = f"{iteration.phase} {target.head}: {iteration.size} literals, recall {iteration.recall:.3f}: {verdict}"
+        refinery.progress.advance(1, text)
+
+    return refine(
+        bench.table,
+        left,
+        bench.negatives,
+        head=target.head,
+        oracle=oracle,
+        truth=truth,
+        worth=bench.worth,
+        recall=config.recall,
+        precision=config.precision,
+        max_body=config.max_body,
+        timeout_s=seconds,
+        question_s=min(config.timeout_s, seconds),
+        seed=config.seed,
+        starts=bench.starts_for(left, besides=before),
+        on_iteration=note,
+    )
+
+
+def sites_of(predicates: Sequence[Predicate], sites: Sites) -> tuple[str, ...]:
+    """The sites that predicates read, and the output."""
+    read = {site for p in predicates for site in FORMS[p.form].sites(p.arguments, sites)}
+    return tuple(sorted({*read, "y"}))
+
+
+class Journal:
+    """The log of a run's refinement: JSON lines, one for each question and one for each finished head."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done = {line["head"]: line["clauses"] for line in _lines(path) if "clauses" in line}
+
+    def clauses(self, head: Predicate, sites: Sites) -> list[HornClause] | None:
+        """The clauses of a head that an earlier start finished, None where none did."""
+        found = self.done.get(str(head))
+        return None if found is None else [parse_clause(text, sites=sites) for text in found]
+
+    def note(self, head: Predicate, turn: int, iteration: Iteration, body: Sequence[Predicate]) -> None:
+        """One question; turn: how many clauses of the head were found before."""
+        self._write(
+            {
+                "head": str(head),
+                "turn": turn,
+                "phase": iteration.phase,
+                "size": iteration.size,
+                "recall": round(iteration.recall, 6),
+                "lower_bound": iteration.lower_bound,
+                "verdict": {True: "valid", False: "refuted", None: "open"}[iteration.valid],
+                "oracle": iteration.oracle,
+                "reason": iteration.reason,
+                "bound": iteration.bound,
+                "excluded": iteration.excluded,
+                "seconds": iteration.seconds,
+                "body": [str(literal) for literal in body],
+            }
+        )
+
+    def finish(self, head: Predicate, clauses: Sequence[HornClause], reason: str) -> None:
+        """A head is done: its clauses, and how good the choice among them is."""
+        self._write({"head": str(head), "clauses": [str(clause) for clause in clauses], "cover": reason})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            with open(self.path, "ab+") as file:
+                if file.tell() and not _whole(file):
+                    file.write(b"\n")
+                file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+
+def _whole(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log; one that a killed process left unfinished is passed over."""
+    if not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            continue
