@@ -8,6 +8,7 @@ from torch import nn
 from specmine.errors import BadData
 from specmine.stats.roles import head_roles, last_occurrence
 from specmine.tracing import Sites, Stream, traced
+from specmine.tracing.trace import make_trace
 from verifier.formats.torch_export import read_module
 
 POSITIONS, WIDTH = 6, 6
@@ -79,7 +80,7 @@ def test_random_attention_has_no_role_though_far_keys_are_rare():
     module = Fixed(*(np.zeros((POSITIONS, POSITIONS)) for _ in range(3)))
     with torch.no_grad():
         module.query.weight.normal_(std=3.0)
-    assert all(role.q > 1e-3 for role in head_roles(source_of(module, 60)) if role.pattern != "self_token")
+    assert all(role.q > 1e-3 for role in head_roles(source_of(module, 60)))
 
 
 def shares_of(source):
@@ -99,3 +100,18 @@ def test_bad_input():
         head_roles(Stream(Sites(network), np.zeros((3, WIDTH))))
     with pytest.raises(BadData, match=r"tokens must have shape \(40, 6\) for a1, got \(40, 5\)"):
         head_roles(source_of(Fixed(back(1))), tokens=np.zeros((40, 5), dtype=int))
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 30.0])
+@pytest.mark.parametrize("words", [None, 4, 1000])
+def test_random_attention_has_no_role_however_many_samples(sharpness, words):
+    """Shares drawn without regard to keys, softly or all on one, with tokens that repeat often, rarely, or are not known."""
+    source, samples = source_of(Fixed(*(np.zeros((POSITIONS, POSITIONS)) for _ in range(3)))), 8000
+    index = source.sites.attention[0].probability_index
+    rng = np.random.default_rng(5)
+    powers = np.where(index >= 0, np.exp(np.clip(sharpness * rng.normal(size=(samples, *index.shape)), -300, 300)), 0.0)
+    values = np.zeros((samples, source.sites.size("a1")))
+    values[:, index[index >= 0]] = (powers / powers.sum(axis=3, keepdims=True))[:, index >= 0]
+    tokens = None if words is None else rng.integers(0, words, size=(samples, POSITIONS))
+    roles = head_roles(make_trace(source.sites, {"a1": values}, np.zeros(samples, dtype=np.int64)), tokens=tokens)
+    assert min(role.q for role in roles) > 1e-3
