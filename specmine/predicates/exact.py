@@ -69,11 +69,12 @@ def weighted_at_least(weights: Array, values: Array, threshold: Fraction) -> Tru
 
     Decided in float64 where rounding cannot matter, in fractions for the samples where it could.
     """
-    steps = len(weights) + 4
+    steps, limit = len(weights) + 4, _nearest(threshold)
     with np.errstate(over="ignore", invalid="ignore"):
-        total = weights @ values - float(threshold)
-        size = np.abs(weights) @ np.abs(values) + abs(float(threshold))
-        # sound: every product and sum, and float(threshold), is off by one rounding; underflow adds less than the second part
+        total = weights @ values - limit
+        size = np.abs(weights) @ np.abs(values) + abs(limit)
+        # sound: every product and sum, and the limit, is off by one rounding; underflow adds less than the second part; where
+        # anything is infinite, so is the size, and nothing is sure
         sure = np.abs(total) > 1.01 * steps * 2.0**-53 * size + steps * 5e-324
     truth = total > 0
     exact = [Fraction(weight) for weight in weights.tolist()]
@@ -147,11 +148,16 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _rounded(exact: Fraction | int, side: float) -> float:
-    try:
-        nearest = float(exact)
-    except OverflowError:
-        nearest = inf if exact > 0 else -inf
+    nearest = _nearest(exact)
     if abs(nearest) == inf:
         # the greatest (least) float64 lies between such a sum and nothing else that a threshold can be
         return nearest
     return nextafter(nearest, side) if (Fraction(nearest) > exact) == (side < 0) and nearest != exact else nearest
+
+
+def _nearest(exact: Fraction | int) -> float:
+    """The nearest float64, infinite beyond their range."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return inf if exact > 0 else -inf

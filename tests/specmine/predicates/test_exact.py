@@ -75,6 +75,12 @@ def test_plain_weights_are_summed_without_rounding():
     assert weighted_at_least(np.ones(3), values, Fraction(2.0**-55) + Fraction(1, 2**200)).tolist() == [False, True]
 
 
+def test_weighted_sums_compare_with_thresholds_beyond_the_range_of_floats():
+    values = np.array([[1.7e308, -1.7e308, 1.0], [1.7e308, -1.7e308, 2.0]])
+    assert weighted_at_least(np.ones(2), values, 2 * Fraction(1.5e308)).tolist() == [True, False, False]
+    assert weighted_at_least(np.ones(2), values, -2 * Fraction(1.5e308)).tolist() == [True, False, True]
+
+
 def test_thresholds_meet_their_rows():
     values = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]])
     rows, thresholds = np.array([1, 0, 0]), np.array([0.0, 2.0, 3.5])
