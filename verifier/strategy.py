@@ -170,6 +170,7 @@ class Strategy:
             case.seconds += share
             if case in verdicts:
                 self.open.remove(case)
+                case.begun.clear()
                 yield case.position, Decision(verdicts[case], turn.engine, case.seconds, case.bound, case.splits)
 
     def _tell(self, case: Case, bounds: Callable[[], Mapping[int, float]], splits: int) -> None:
