@@ -44,9 +44,7 @@ class Config(BaseModel):
     )
     cluster: str | None = Field(None, description="address of a dask scheduler whose workers make the passes over the samples")
     compare_families: bool = Field(True, description="measure what each family adds, where more than one is mined")
-    synthesis: tuple[Synthesis, ...] = Field(
-        ("threshold", "smallest", "peel", "polytope"), description="how bodies are put together"
-    )
+    synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "polytope"), description="how bodies are put together")
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
     precision: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -54,7 +52,7 @@ class Config(BaseModel):
     )
     max_body: Count | None = Field(None, description="smallest bodies and refinement: literals that a body may have")
     refine: bool = Field(True, description="look for bodies that are proved, with the verifier's counterexamples as samples")
-    refine_s: Seconds = Field(4.0, description="seconds of refinement for each head")
+    refine_s: Seconds = Field(3.0, description="seconds of refinement for each head")
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
     regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")
     balls_per_class: Count = Field(3, description="balls a class and radius")

@@ -1,11 +1,10 @@
 """Refinement of a run's clauses: for each head, bodies that the verifier proves over the whole domain, as short as time allows.
 
-Every question is a line of the run's log, and every verdict is in its store, so a run that was stopped does not ask again:
-heads that were finished are read from the log, and the counterexamples of the others are samples of the table from the start.
+Every question is a line of the run's log, and every verdict with its counterexample is in the run's store. A run that was
+stopped reads finished heads from the log, and walks the way of the others again without asking for what the store knows.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmine.config import Config
-from specmine.folder import cannot_write
+from specmine.folder import cannot_write, write_text
 from specmine.pipeline.target import Target
 from specmine.predicates.families import FORMS
 from specmine.predicates.form import Bits
@@ -70,7 +69,7 @@ class Refinery:
 
     @cached_property
     def points(self) -> Array:
-        """Inputs (points, size) of the region that are no samples: drawn in four ways, and the counterexamples in the store."""
+        """Inputs (points, size) of the region that are no samples: anywhere, at corners, near samples, and between them."""
         lower, upper = self.region.lower, self.region.upper
         generator = np.random.default_rng(self.config.seed)
         shape = (_POOL, len(lower))
@@ -84,9 +83,7 @@ class Refinery:
             near + noise,
             mixed,
         ]
-        known = [r.counterexample for r in self.store.records.values() if r.counterexample is not None]
-        found = np.array(known, dtype=np.float64).reshape(-1, len(lower))
-        return np.clip(np.concatenate([*drawn, found]), lower, upper)
+        return np.clip(np.concatenate(drawn), lower, upper)
 
     def traced_at(self, inputs: Array, predicates: Sequence[Predicate]) -> Trace:
         return trace(self.sites, inputs, keep=sites_of(predicates, self.sites))
@@ -226,11 +223,17 @@ def sites_of(predicates: Sequence[Predicate], sites: Sites) -> tuple[str, ...]:
 
 
 class Journal:
-    """The log of a run's refinement: JSON lines, one for each question and one for each finished head."""
+    """The log of a run's refinement: JSON lines, one for each question and one for each finished head.
+
+    Lines of heads that an earlier start did not finish are dropped at once, since they are going to be written again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done = {line["head"]: line["clauses"] for line in _lines(path) if "clauses" in line}
+        lines = list(_lines(path))
+        self.done = {line["head"]: line["clauses"] for line in lines if "clauses" in line}
+        if path.exists():
+            write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["head"] in self.done))
 
     def clauses(self, head: Predicate, sites: Sites) -> list[HornClause] | None:
         """The clauses of a head that an earlier start finished, None where none did."""
@@ -263,17 +266,10 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         try:
-            with open(self.path, "ab+") as file:
-                if file.tell() and not _whole(file):
-                    file.write(b"\n")
-                file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
-
-
-def _whole(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -84,7 +84,7 @@ def by_smallest(material: Material, target: Target) -> list[HornClause]:
         recalls=(config.recall,),
         precision=config.precision,
         max_body=config.max_body,
-        timeout_s=config.timeout_s,
+        timeout_s=config.timeout_s / 2,
         seed=config.seed,
     )
     return [HornClause(target.head, tuple(table.predicates[row] for row in result.body)) for result in found if result.body]

@@ -152,13 +152,16 @@ def _body(layer: _Layer, forms: Array, left: NDArray[np.bool_], room: float, end
     thresholds = _peeled(values, spread, margins, np.flatnonzero(left), room, spare, end)
     if thresholds is None:
         return None
-    chosen = _needed(margins, spread, spare, end)
-    short = np.array([shorten(t, down=True) for t in thresholds[chosen].tolist()])
-    rounded = np.where(np.isin(np.arange(len(forms)), chosen), 0.0, thresholds)
-    rounded[chosen] = short
-    if margins.solve(rounded) > spare / 2:
+    used = margins.used  # programs of these alone are far smaller
+    forms, thresholds = forms[used], thresholds[used]
+    margins = Margins(forms, layer.goals, layer.offsets, layer.floor)
+    margins.solve(thresholds)
+    chosen = _needed(margins, spread[used], spare, end)
+    forms, thresholds = forms[chosen], thresholds[chosen]
+    rounded = np.array([shorten(t, down=True) for t in thresholds.tolist()])
+    if Margins(forms, layer.goals, layer.offsets, layer.floor).solve(rounded) > spare / 2:
         thresholds = rounded
-    return forms[chosen], thresholds[chosen]
+    return forms, thresholds
 
 
 def _peeled(
@@ -185,10 +188,7 @@ def _peeled(
 
 def _needed(margins: Margins, spread: Array, spare: float, end: float) -> NDArray[np.int64]:
     """Forms that no margin can spare together, found by dropping those that carry least first, several at a time."""
-    used = margins.used
-    margins.without(np.setdiff1d(np.arange(len(spread)), used), least=-np.inf)
-    weight = (margins.multipliers[:, used] * spread[used]).max(axis=0)
-    order = used[np.argsort(weight, kind="stable")]
+    order = np.argsort((margins.multipliers * spread).max(axis=0), kind="stable")
     size = max(1, len(order) // _IN_FRONT)
     while time.monotonic() < end:
         place = 0
