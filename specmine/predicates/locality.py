@@ -72,6 +72,8 @@ class Locality:
 
     def within(self, site: str, most: int) -> Shifts | None:
         """At most so many partners of each neuron of a site, the same random subset in every call; None for no pair."""
+        if most < 1:
+            return None
         windows = self._windows(site)
         if windows is not None:
             return self._in_windows(site, windows, most)

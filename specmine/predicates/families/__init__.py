@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specmine.errors import BadClause, BadConfig
+from specmine.errors import BadClause, BadConfig, BadData
 from specmine.predicates.families.attention import ATTENTION
 from specmine.predicates.families.binary import BINARY
 from specmine.predicates.families.output import OUTPUT
 from specmine.predicates.families.ternary import TERNARY
 from specmine.predicates.families.unary import UNARY
 from specmine.predicates.form import Bits, Family, Form, Grid, Kind, Plan, Rows
+from specmine.predicates.locality import EVERY_REASON
 from specmine.predicates.predicate import Argument, Predicate
 from specmine.predicates.screening import choose_pairs
 from specmine.predicates.survey import survey
@@ -100,12 +101,15 @@ def candidates(
 
     grid: by default the activation outputs that the source holds, eight thresholds, eight partners. heads: a head value
     for each sample, -1 for none, by default the network's own class. executor: where the passes over the samples are made;
-    memory_mb: bounds what they hold. The number of candidates is linear in the neurons. Raises BadConfig for a family that
-    there is not.
+    memory_mb: bounds what they hold. The number of candidates is linear in the neurons. Raises BadConfig for a family or a
+    locality that there is not, BadData without samples or where the heads do not fit them.
     """
     listed = [family_of(f) for f in ([families] if isinstance(families, Family | str) else families)]
     grid = Grid(default_sites(source)) if grid is None else grid
-    heads = classes_of(source) if heads is None else np.asarray(heads, dtype=np.int64)
+    _check_grid(grid)
+    if not source.samples:
+        raise BadData("candidates need at least one sample to take thresholds from, got none")
+    heads = classes_of(source) if heads is None else _checked_heads(heads, source.samples)
     paired = any(family.paired for family in listed)
     pairs = choose_pairs(source, grid, heads, executor=executor, memory_mb=memory_mb) if paired else ()
     plan = Plan(source.sites, grid, pairs)
@@ -125,6 +129,26 @@ def family_of(family: Family | str) -> Family:
     if family not in FAMILIES:
         raise BadConfig(f"no predicate family {family!r}; known are {', '.join(FAMILIES)}")
     return FAMILIES[family]
+
+
+def _check_grid(grid: Grid) -> None:
+    unknown = [reason for reason in grid.locality if reason not in EVERY_REASON]
+    if unknown:
+        raise BadConfig(f"no locality {unknown[0]!r}; known are {', '.join(EVERY_REASON)}")
+    if grid.thresholds < 0 or grid.partners < 0 or not all(0 <= level < 1 for level in grid.head_levels):
+        raise BadConfig(
+            f"thresholds and partners must be at least 0 and head levels in [0, 1), got {grid.thresholds}, {grid.partners} "
+            f"and {grid.head_levels}"
+        )
+
+
+def _checked_heads(heads: Any, samples: int) -> Rows:
+    given = np.asarray(heads)
+    if given.shape != (samples,) or given.dtype.kind not in "biu":
+        raise BadData(
+            f"heads must be one whole number for each of {samples} samples (-1: none), got {given.dtype} of shape {given.shape}"
+        )
+    return given.astype(np.int64)
 
 
 def default_sites(source: Source) -> tuple[str, ...]:

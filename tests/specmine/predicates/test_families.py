@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specmine.errors import BadClause, BadConfig
+from specmine.errors import BadClause, BadConfig, BadData
 from specmine.predicates.families import FAMILIES, FORMS, bits, candidates, denote, validate
 from specmine.predicates.form import Grid
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.rounding import shorten
-from specmine.tracing import Sites, trace
+from specmine.tracing import Sites, Stream, trace
 from verifier.formula import And, at_least, at_most, atom
 from verifier.network import Network, Node
 from verifier.ops import Linear, Relu
@@ -172,6 +172,26 @@ def test_candidates_are_valid_distinct_and_repeat():
 def test_candidates_of_an_unknown_family():
     with pytest.raises(BadConfig, match="no predicate family 'quaternary'; known are unary, binary, ternary"):
         candidates("quaternary", TRACE)
+
+
+@pytest.mark.parametrize(
+    ("samples", "given", "error", "message"),
+    [
+        (0, {}, BadData, "candidates need at least one sample"),
+        (5, {"heads": np.zeros(4, dtype=int)}, BadData, r"one whole number for each of 5 samples.*got int64 of shape \(4,\)"),
+        (5, {"heads": np.full(5, 0.5)}, BadData, "one whole number for each of 5 samples.*got float64"),
+        (5, {"grid": Grid(("h1",), locality=("windo",))}, BadConfig, "no locality 'windo'; known are window, layer, neighbour"),
+        (5, {"grid": Grid(("h1",), partners=-1)}, BadConfig, "partners must be at least 0"),
+    ],
+)
+def test_candidates_of_what_cannot_be(samples, given, error, message):
+    with pytest.raises(error, match=message):
+        candidates(("unary", "binary"), Stream(SITES, np.random.default_rng(0).normal(size=(samples, 3))), **given)
+
+
+def test_without_partners_there_are_no_pairs():
+    source = Stream(SITES, np.random.default_rng(0).normal(size=(9, 3)))
+    assert candidates(("binary", "ternary"), source, grid=Grid(("z1", "h1"), partners=0)) == ()
 
 
 def test_forms_are_named_as_listed():
