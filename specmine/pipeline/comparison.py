@@ -19,8 +19,11 @@ def comparison(material: Material, source: Source, dataset: Dataset, progress: P
     """The gains of unary predicates alone, of these with each other family, and of all: the best clause of at most MAX_BODY
     literals for each head, and their means on the hold-out and the test split.
 
-    A head without a clause counts as precision, recall and F1 of 0. Empty where only one family was mined.
+    A head without a clause counts as precision, recall and F1 of 0. Empty where only one family was mined, or no head is a
+    value of the network that clauses derive.
     """
+    if not material.targets:
+        return []
     heads = {target.head: ~target.negatives for target in material.targets}
     selections = compare_families(material.table, heads, max_body=MAX_BODY, progress=progress)
     return [_row(selection, source, dataset) for selection in selections]

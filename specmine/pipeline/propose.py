@@ -115,11 +115,11 @@ def head_predicate(config: Config, sites: Sites) -> Predicate | None:
 
 
 def sites_needed(sites: Sites, config: Config) -> tuple[str, ...]:
-    """The sites that candidates and heads of a configuration are about, and the output."""
+    """The sites that candidates, heads and clauses of the last hidden layer are about, and the output."""
     head = head_predicate(config, sites)
     own = () if head is None else FORMS[head.form].sites(head.arguments, sites)
     attention = sites.attention_sites if "attention" in config.families else ()
-    return tuple(sorted({*(config.sites or sites.hidden), *attention, *own, "y"}))
+    return tuple(sorted({*(config.sites or sites.hidden), *sites.hidden[-1:], *attention, *own, "y"}))
 
 
 def before(head: Predicate, wanted: Sequence[str], sites: Sites) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ def test_a_run_over_two_families_compares_them(tmp_path):
     assert Gain.read(json.loads(json.dumps(asdict(gains[0])))) == gains[0]
 
 
+def test_heads_that_no_clause_derives_are_not_compared(tmp_path):
+    mine(toy.network(), toy.arrays(), out=tmp_path / "run", families=("unary", "binary"), head="label", **EFFORT)
+    assert json.loads((tmp_path / "run" / FAMILIES).read_text()) == []
+
+
 def test_one_family_is_not_compared(tmp_path):
     mine(toy.network(), toy.arrays(), out=tmp_path / "run", **EFFORT)
     assert not (tmp_path / "run" / FAMILIES).exists()

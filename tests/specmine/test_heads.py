@@ -38,6 +38,11 @@ def test_a_predicate_of_a_later_layer_is_derived_from_earlier_ones(tmp_path):
     assert {strong.head for strong in strongest} == {"active(h1,0)"}
 
 
+def test_clauses_of_the_last_hidden_layer_need_no_site_to_mine(tmp_path):
+    spec = mine(toy.network(), toy.arrays(), out=tmp_path / "run", sites=("x",), **EFFORT | {"synthesis": ("peel",)})
+    assert {p.arguments[0] for clause in spec.clauses for p in clause.body} == {"h1"}
+
+
 @pytest.mark.parametrize(("head", "names"), [("label", {"0", "1"}), ("right", {"right"}), ("class", {"0", "1"})])
 def test_predicates_are_ranked_for_words(tmp_path, head, names):
     x, y = toy.arrays()
