@@ -177,7 +177,7 @@ def _facts(exhibit: Exhibit, atoms: Iterable[Atom]) -> Iterator[str]:
     yield from (f"predicted({row}, {int(exhibit.predictions[row])})." for row in rows)
     sites = sorted({exhibit.site_of(value) for value, _ in keys})
     columns = trace(exhibit.sites, np.asarray(exhibit.dataset.x[rows]), keep=sites).values if rows else {}
-    for value, index in keys:
+    for value, index in keys if rows else ():
         site = exhibit.site_of(value)
         values = zip(rows, columns[site][:, index].tolist(), strict=True)
         yield from (f"value({row}, {quoted(site)}, {index}, {number(v)})." for row, v in values)

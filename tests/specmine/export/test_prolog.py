@@ -8,8 +8,10 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specmine.data import from_arrays
 from specmine.export import EXPORTERS
 from specmine.export.prolog import comparison, goal, number, term
+from specmine.pipeline import mine
 from specmine.pipeline.stages import verify_stage
 from specmine.predicates.predicate import Predicate, quoted
 from specmine.queries import body_formula
@@ -66,6 +68,15 @@ def test_prolog_fires_what_python_fires(exported):
 
 @needs_swipl
 @pytest.mark.swipl
+def test_a_run_without_test_samples_has_no_facts(tmp_path):
+    x, y = toy.arrays()
+    data = from_arrays(x, y, split=np.arange(len(x)) % 2)
+    effort = {"timeout_s": 1.0, "budget_s": 2.0, "exports": ("prolog",), "synthesis": ("threshold",), "thresholds": 3}
+    mine(toy.network(), data, out=tmp_path / "run", **effort)
+    text = (tmp_path / "run" / "exports" / "prolog" / "clauses.pl").read_text()
+    assert "0 of 0 test samples" in text and "holds(Sample, " in text and "\nvalue(" not in text
+
+
 def test_a_query_explains_itself(exported):
     exhibit, path = exported
     claim = exhibit.spec.claims[0]
