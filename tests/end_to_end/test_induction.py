@@ -47,8 +47,8 @@ def test_the_heads_are_named(trained):
 def about_induction(predicate, period):
     """Whether a predicate speaks of second-layer attention to the token after the last occurrence of the query's own."""
     site, _, *rest = predicate.arguments
-    if predicate.form == "induction":
-        return site == "a2" and rest[0] == period
+    if predicate.form in ("induction", "duplicate_token"):  # four tokens back stands what came after the token five back
+        return site == "a2" and rest[0] == period - (predicate.form == "duplicate_token")
     named = {"focus": "a2", "attends": "s2", "prefers": "s2"}
     return named.get(predicate.form) == site and rest[0] - rest[1] == period - 1
 
