@@ -29,6 +29,7 @@ def pack(bits: Bits) -> Words:
     """
     packed = np.packbits(np.asarray(bits, dtype=bool), axis=-1, bitorder="little")
     if bits.shape[-1] % WORD == 0:
+        packed = np.ascontiguousarray(packed)  # of bits in another order it is not
         return packed.view("<u8").astype(np.uint64, copy=False)
     padded = np.zeros((*packed.shape[:-1], 8 * word_count(bits.shape[-1])), dtype=np.uint8)
     padded[..., : packed.shape[-1]] = packed
