@@ -54,8 +54,8 @@ def test_pack_and_unpack(values):
 @pytest.mark.parametrize("samples", [63, 64, 128])
 def test_pack_takes_bits_in_any_order_in_memory(samples):
     values = np.random.default_rng(0).random((samples, 5)) < 0.5
-    for bits in (values.T, np.repeat(values.T, 2, axis=0)[::2], np.asfortranarray(values.T)):
-        assert (unpack(pack(bits), samples) == values.T).all()
+    for turned in (values.T, np.repeat(values.T, 2, axis=0)[::2], np.asfortranarray(values.T)):
+        assert (unpack(pack(turned), samples) == values.T).all()
 
 
 @given(truth, st.data())
