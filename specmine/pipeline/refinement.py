@@ -92,15 +92,16 @@ class Refinery:
 def refine_clauses(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> list[HornClause]:
     """Clauses of one head proved over the region: at most as many as configured, and none that the others make idle.
 
-    made: clauses of the same head that other ways of synthesis gave. The first answer keeps as much of the wanted recall as
-    can be proved; each one after it is for the positives that are not covered yet.
+    made: clauses of the same head that are likely valid; each is asked for first. The first answer keeps as much of the
+    wanted recall as can be proved; each one after it is for the positives that are not covered yet.
     """
     done = refinery.journal.clauses(target.head, refinery.sites)
     if done is not None:
         return done
-    bench = _bench(refinery, target, made)
     config = refinery.config
-    left, bodies = bench.positives.copy(), []
+    proved = _proved(refinery, made)
+    bench = _bench(refinery, target, proved)
+    left, bodies = bench.positives.copy(), list[tuple[int, ...]]()
     while len(bodies) < config.max_clauses and left.any():
         share = config.refine_s / 2 ** (len(bodies) + 1)
         refined = _refined(refinery, bench, target, left, share, bodies)
@@ -112,6 +113,20 @@ def refine_clauses(refinery: Refinery, target: Target, made: Sequence[HornClause
     clauses = [HornClause(target.head, bench.literals(bodies[place])) for place in kept.chosen]
     refinery.journal.finish(target.head, clauses, kept.reason)
     return clauses
+
+
+def _proved(refinery: Refinery, made: Sequence[HornClause]) -> list[HornClause]:
+    """The clauses that are proved, each within the time for one claim."""
+    answers = _oracle(refinery).ask(made, timeout_s=refinery.config.timeout_s, likely=True) if made else []
+    for clause, answer in zip(made, answers, strict=True):
+        said = {True: "valid", False: "refuted", None: "open"}[answer.valid]
+        refinery.progress.advance(1, f"start {clause.head}: {len(clause.body)} literals: {said}")
+    return [clause for clause, answer in zip(made, answers, strict=True) if answer.valid]
+
+
+def _oracle(refinery: Refinery) -> VerifierOracle:
+    engine, starts = refinery.config.engine, refinery.inputs[:_STARTS]
+    return VerifierOracle(refinery.sites, refinery.region, refinery.store, engine=engine, starts=starts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +199,7 @@ def _refined(
     seconds: float,
     before: Sequence[tuple[int, ...]],
 ) -> Refined:
-    config, sites = refinery.config, refinery.sites
-    predicates = bench.table.predicates
-    oracle = VerifierOracle(sites, refinery.region, refinery.store, engine=config.engine, starts=refinery.inputs[:_STARTS])
+    config, predicates = refinery.config, bench.table.predicates
 
     def truth(point: Array) -> Bits:
         return np.asarray(unpack(build_table(predicates, refinery.traced_at(point[None], predicates)).bits, 1)[:, 0])
@@ -202,7 +215,7 @@ def _refined(
         left,
         bench.negatives,
         head=target.head,
-        oracle=oracle,
+        oracle=_oracle(refinery),
         truth=truth,
         worth=bench.worth,
         recall=config.recall,

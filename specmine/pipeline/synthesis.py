@@ -140,6 +140,9 @@ SYNTHESES: Mapping[str, Callable[[Material, Target], list[HornClause]]] = {
     "smallest": by_smallest,
 }
 
+LIKELY = ("polytope", "peel")
+"""Ways of synthesis whose clauses are likely valid over the whole domain, so that refinement starts from them."""
+
 
 def synthesise(material: Material, progress: Progress = SILENT, refinery: Refinery | None = None) -> list[HornClause]:
     """The clauses of all heads, without repeats; refinery: where clauses are to be refined, first of all.
@@ -161,7 +164,7 @@ def synthesise(material: Material, progress: Progress = SILENT, refinery: Refine
     progress.start("refinement", None)
     refined = []
     for place, target in enumerate(material.targets):
-        made = [clause for heads in by_name.values() for clause in heads[place]]
+        made = [clause for name in LIKELY if name in by_name for clause in by_name[name][place]]
         refined.append(refine_clauses(refinery, target, made))
     progress.finish(f"{sum(map(len, refined))} clauses proved")
     return _in_turns([refined, *by_name.values()])
