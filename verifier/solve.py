@@ -16,8 +16,8 @@ from verifier.verdict import Decision
 ENGINES: Mapping[str, tuple[Turn, ...]] = {
     "auto": (
         Turn("bound"),
+        Turn("lp", 0.3, splits=100, most_cases=12),  # knows no other queries: an attack shares its draws with all of them
         Turn("falsify", 0.2, at_least_s=2.0, rounds=1),
-        Turn("lp", 0.3, splits=100, most_cases=12),
         Turn("boxes", 0.15, at_least_s=2.0, at_most_s=20.0, splits=200),
         Turn("climb", 0.1, at_least_s=1.0, most_cases=12),
         Turn("smt", 0.1, at_least_s=2.0, at_most_s=2.0, most_cases=12),
