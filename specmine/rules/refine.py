@@ -3,9 +3,9 @@
 1. clingo proposes a smallest body for the samples and the counterexamples so far, and the oracle decides its clause. A
    counterexample becomes a constraint (some literal of the body is false there), so the next proposal excludes it; a proof
    ends the loop, and the body is cardinality-minimal among the candidates at that recall.
-2. Where that takes too long, or the oracle cannot tell, bodies that are likely valid are asked for; where none of them is,
-   literals are added in the order of their worth as long as the recall stands, and the shortest valid prefix of that chain is
-   looked for by bisection.
+2. Where that takes too long, or the oracle cannot tell, a body that was known to be likely valid, and is, takes its place;
+   without one, literals are added in the order of their worth as long as the recall stands, and the shortest valid prefix of
+   that chain is looked for by bisection.
 3. What is valid is shrunk: first what its proof did not use, then literal by literal, until nothing can go.
 
 The bound of the first step stays true of whatever comes out.
@@ -113,6 +113,7 @@ def refine(
     Raises BadConfig for shares and times out of range, BadData for masks that do not fit or without positives.
     """
     asking = _Asking(table, positives, head, oracle, truth, time.monotonic() + timeout_s, question_s, on_iteration)
+    valid = asking.first_valid([tuple(body) for body in starts if body], "start")
     proposed = smallest_body(
         table,
         positives,
@@ -126,10 +127,9 @@ def refine(
     )
     if proposed.optimal:
         return asking.result(proposed.body, proposed, recall, max_body, proposed.reason)
-    valid = asking.first_valid([tuple(body) for body in starts if body], "start")
     if proposed.found:
         valid.append(proposed.body)
-    if not any(asking.recall(body) >= recall for body in valid) and not asking.over():
+    if not valid and not asking.over():
         valid += _by_chain(asking, worth, recall, max_body, proposed)
     if not valid:
         why = f"{proposed.reason}; and no body was proved in {timeout_s:g} s"
