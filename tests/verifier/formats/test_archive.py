@@ -20,6 +20,7 @@ from verifier.ops import (
     Concat,
     Conv,
     Cos,
+    Erf,
     Exp,
     Floor,
     LeakyRelu,
@@ -36,13 +37,14 @@ from verifier.ops import (
     Sigmoid,
     Sign,
     Sin,
+    Sqrt,
     Sum,
     Tanh,
     Transpose,
     frozen_array,
 )
 
-EACH = (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Reciprocal(), Sign(), Floor())
+EACH = (Sigmoid(), Tanh(), Sin(), Cos(), Exp(), Reciprocal(), Sqrt(), Erf(), Sign(), Floor())
 
 
 def every_operator():
