@@ -29,12 +29,14 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, description="seed of everything random")
-    families: tuple[str, ...] = Field(("unary",), description="predicate families to mine from")
+    families: tuple[str, ...] = Field(("unary",), min_length=1, description="predicate families to mine from")
     sites: tuple[str, ...] = Field((), description="sites to mine from, such as h2; all activation outputs where empty")
     thresholds: Count = Field(8, description="quantile thresholds of each neuron or other measure: the abstract domain size")
     partners: Count = Field(8, description="other neurons that a neuron is compared with")
     locality: tuple[Locality, ...] = Field(
-        ("window", "layer", "neighbour"), description="which neurons may be compared: in one window, layer, or two layers"
+        ("window", "layer", "neighbour"),
+        min_length=1,
+        description="which neurons may be compared: in one window, layer, or two layers",
     )
     head: str = Field(
         "class", description="what predicates are ranked for: class, label, right, FILE.npz:COLUMN, or a predicate to derive"
@@ -44,7 +46,9 @@ class Config(BaseModel):
     )
     cluster: str | None = Field(None, description="address of a dask scheduler whose workers make the passes over the samples")
     compare_families: bool = Field(True, description="measure what each family adds, where more than one is mined")
-    synthesis: tuple[Synthesis, ...] = Field(("threshold", "smallest", "polytope"), description="how bodies are put together")
+    synthesis: tuple[Synthesis, ...] = Field(
+        ("threshold", "smallest", "peel", "polytope"), description="how bodies are put together"
+    )
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
     recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
     precision: Annotated[float, Field(gt=0, le=1)] = Field(

@@ -169,7 +169,7 @@ def _bench(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> _B
     if new:
         fresh = build_table(new, traced(refinery.source, sites_of(new, refinery.sites)))
         table = PredicateTable(table.predicates + fresh.predicates, np.vstack([table.bits, fresh.bits]), table.samples)
-    there = refinery.traced_at(refinery.points, table.predicates)
+    there = refinery.traced_at(refinery.points, (*table.predicates, target.head))
     outside = ~_head_holds(target.head, there)
     merged = merge(table, build_table(table.predicates, there))
     none = np.zeros(len(refinery.points), dtype=bool)
