@@ -12,6 +12,7 @@ from specmine.queries import claim_query, starting_later
 from specmine.spec import Claim
 from verifier.engines.smt import decide_smt
 from verifier.formats.smtlib import smtlib
+from verifier.formula import atoms_of
 from verifier.query import Query
 from verifier.verdict import Proved
 
@@ -20,7 +21,7 @@ STATUS = {"proved": "unsat", "vacuous": "unsat", "refuted": "sat", "unknown": "u
 
 EASY_S = 2.0
 EASY_SUMS = 20
-"""Seconds for one attempt at a smaller question; and how many atoms on several neurons a body may have for an attempt: with more,
+"""Seconds for one attempt at a smaller question, and how many atoms on several neurons a body may have for one: with more,
 Z3 takes many times as long."""
 
 EXACT = "question: the whole network; sat is a counterexample, unsat a proof"
@@ -49,7 +50,7 @@ def export_smtlib(exhibit: Exhibit, folder: Path) -> list[Path]:
 def question_of(claim: Claim, exhibit: Exhibit) -> tuple[Query, str]:
     """The query to write, and what its answer means."""
     query = claim_query(claim, exhibit.sites)
-    sums = sum(len(a.terms) > 1 for a in claim.body_atoms)
+    sums = sum(len(a.terms) > 1 for part in claim.body_parts for a in atoms_of(part))
     if STATUS[claim.outcome.verdict] == "unsat" and sums <= EASY_SUMS:
         for later in starting_later(query):
             if isinstance(decide_smt(later, timeout_s=EASY_S).verdict, Proved):
