@@ -1,5 +1,6 @@
 """What a run is about: a network and a data set, from whatever the caller has."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,9 @@ def check_names(config: Config, sites: Sites) -> None:
     ):
         for name in names:
             if name not in known:
-                raise BadConfig(f"no {part} {name!r}; known are {', '.join(known)}")
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+                meant = f"; nearest is {near[0]}" if near else ""
+                raise BadConfig(f"no {part} {name!r}{meant}; known are {', '.join(known)}")
     for site in config.sites:
         sites.value(site)
 

@@ -134,7 +134,8 @@ def make_claims(run: Run, clauses: Sequence[HornClause], regions: Sequence[str],
     """Claims without verdicts: clauses measured on the data, over the whole domain or balls around samples."""
     source, dataset = run.source, run.dataset
     bodies = body_bits(clauses, source)
-    measured = fill_q(measure(clauses, source, dataset.split, bodies=bodies), tried=max(tried, len(clauses)))
+    heads = len({clause.head for clause in clauses})
+    measured = fill_q(measure(clauses, source, dataset.split, bodies=bodies), tried=max(tried * heads, len(clauses)))
     evidence = dict(zip(clauses, measured, strict=True))
     fires = dict(zip(clauses, bodies, strict=True))
     run.progress.start("evidence", None)

@@ -19,7 +19,7 @@ from scipy.stats import binom
 
 from specmine.errors import BadData
 from specmine.stats.counts import benjamini_hochberg
-from specmine.tracing import AttentionLayer, Source, part_of, traced
+from specmine.tracing import AttentionLayer, Source, column, part_of, traced
 from specmine.tracing.stream import ranges
 from verifier.ops import Array
 
@@ -74,7 +74,7 @@ def _tallies(
     visible = layer.probability_index >= 0
     rng = np.random.default_rng(seed)
     for rows in ranges(source.samples, CHUNK):
-        values = traced(part_of(source, rows), [layer.name]).values[layer.name]
+        values = column(traced(part_of(source, rows), [layer.name]), layer.name)
         shares = np.where(visible, values[:, layer.probability_index], 0.0)
         keys = _keys(len(shares), positions, None if tokens is None else tokens[rows])
         masses, scores = _measured(shares, visible, keys)

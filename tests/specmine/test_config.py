@@ -52,3 +52,9 @@ def test_a_region_that_is_none(region):
 @given(st.builds(Config, seed=st.integers(), thresholds=st.integers(1, 99), recall=st.floats(0.01, 1)))
 def test_a_dump_reads_back(config):
     assert make_config(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("key", ["families", "locality"])
+def test_lists_that_must_not_be_empty(key):
+    with pytest.raises(BadConfig, match=f"key '{key}': Tuple should have at least 1 item"):
+        make_config(**{key: ()})

@@ -129,7 +129,10 @@ BAD = {
     ),
     "a bad engine for a run": (lambda f: ["mine", *given(f), "--engine", "magic"], "no engine 'magic'; known are auto"),
     "a site that is none": (lambda f: ["mine", *given(f), "--site", "h7"], "no site 'h7'"),
-    "a family that is none": (named_in_config("families", "unari"), "no predicate family 'unari'; known are unary"),
+    "a family that is none": (
+        named_in_config("families", "unari"),
+        "no predicate family 'unari'; nearest is unary; known are unary",
+    ),
     "an exporter that is none": (named_in_config("exports", "pdf"), "no exporter 'pdf'; known are smtlib"),
     "an inverted domain": (crossed_domain, "box is empty: lower 0.997 > upper 0.015 at input 0"),
     "an option without use": (lambda f: ["verify", str(f / "run"), "--region", "domain"], "--region would change nothing"),
