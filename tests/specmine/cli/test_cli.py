@@ -143,7 +143,7 @@ BAD = {
     "a missing site": (lambda f: ["verify", str(f / "run"), "--clause", "class(0) :- active(h3,0)."], "nearest are"),
     "no clause": (lambda f: ["verify", *given(f)], "give what to decide"),
     "a read-only folder": (lambda f: ["mine", *given(f), "--out", "/proc/specmine"], "cannot write"),
-    "widths": (lambda f: ["train", str(f / "data.npz"), "--out", str(f / "t.onnx"), "--hidden", "a"], "--hidden takes widths"),
+    "widths": (lambda f: ["train", str(f / "data.npz"), "--out", str(f / "t.onnx"), "--hidden", "a"], "--hidden takes numbers"),
 }
 
 
