@@ -28,7 +28,7 @@ from specmine.cli.options import (
     Verbose,
     listed,
 )
-from specmine.cli.screen import answer, answer_json, make_progress
+from specmine.cli.screen import answer, answer_json, make_progress, say
 from specmine.config import make_config
 from specmine.errors import BadConfig
 
@@ -109,7 +109,7 @@ def mine(
         jobs=jobs,
     )
     from specmine import pipeline
-    from specmine.cli.text import summary_text
+    from specmine.cli.text import no_claims_text, summary_text
     from specmine.document import document
 
     wanted = str(name or data)
@@ -120,4 +120,6 @@ def mine(
         answer_json(document(spec))
     else:
         answer(summary_text(spec))
+        if not spec.claims:
+            say(no_claims_text(pipeline.open_run(folder), folder))
         answer(f"report: {folder / 'report.html'}; clauses: specmine show {folder}")

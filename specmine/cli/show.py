@@ -17,7 +17,7 @@ def show(
     json: AsJson = False,
 ) -> None:
     """Print the clauses of a run with their evidence and verdicts."""
-    from specmine.cli.text import predicates_text, spec_text
+    from specmine.cli.text import no_claims_text, predicates_text, spec_text
     from specmine.document import document
     from specmine.pipeline import open_run
 
@@ -33,7 +33,7 @@ def show(
         return
     spec = opened.spec
     if not spec.claims:
-        say(f"no claims yet in {run}; go on with: specmine verify {run}")
+        say(no_claims_text(opened, run))
     if json:
         answer_json(document(spec))
     else:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from specmine.exhibit import Strong
+from specmine.pipeline.run import CLAIMS, Run
 from specmine.spec import Claim, Spec
 from specmine.stats import evidence_text, share_text
 
@@ -12,11 +13,24 @@ def summary_text(spec: Spec) -> str:
     """The figures of a run in two lines."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in spec.verdicts.items() if count)
     coverage = spec.coverage
+    found = f"{len(spec.clauses)} clauses, {len(spec.claims)} claims: {counts or 'none'}"
+    if not any(clause.head is not None and clause.head.form == "class" for clause in spec.clauses):
+        return found  # recall is of classes
     return (
-        f"{len(spec.clauses)} clauses, {len(spec.claims)} claims: {counts or 'none'}\n"
+        f"{found}\n"
         f"verified recall {spec.verified_recall:.4f}, recall {spec.recall:.4f} of {coverage.test_inputs} test inputs "
         f"({coverage.correct} classified correctly)"
     )
+
+
+def no_claims_text(run: Run, folder: object) -> str:
+    """Why a run has no claims: it has not come that far, or it found no clause."""
+    if not (run.folder / CLAIMS).exists():
+        return f"no claims yet in {folder}; go on with: specmine verify {folder}"
+    if not run.strongest:
+        return f"the run in {folder} found no clause and no predicate that says anything of {run.config.head!r}"
+    found = f"the run in {folder} found no clause for {run.config.head!r}"
+    return f"{found}; its strongest predicates: specmine show {folder} --predicates"
 
 
 def spec_text(spec: Spec) -> str:

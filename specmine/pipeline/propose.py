@@ -22,7 +22,7 @@ from specmine.predicates.words import word_count
 from specmine.progress import SILENT, Progress
 from specmine.rules.syntax import parse_clause
 from specmine.stats.ranking import Ranking, evidence_at, rank, strongest
-from specmine.tracing import Sites, Source, part_of
+from specmine.tracing import Sites, Source, Stream, part_of
 from verifier.ops import ACTIVATION_OPS
 
 TABLE = "predicates.zarr"
@@ -112,6 +112,14 @@ def head_predicate(config: Config, sites: Sites) -> Predicate | None:
     if head is None:
         raise BadClause(f"{config.head!r} is no head to rank by; write class, label, right, FILE.npz:COLUMN or a predicate")
     return head
+
+
+def check_head(sites: Sites, dataset: Dataset, config: Config) -> None:
+    """Raises BadClause or BadData where the configured head cannot be had of this network and these samples."""
+    source = Stream(sites, dataset.x)
+    grid_of(source, config)
+    if config.head not in WORDS and head_predicate(config, sites) is None:
+        head_values(source, dataset, config)
 
 
 def sites_needed(sites: Sites, config: Config) -> tuple[str, ...]:

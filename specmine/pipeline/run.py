@@ -21,7 +21,7 @@ from specmine.errors import BadRun
 from specmine.exhibit import Exhibit, Gain, Strong
 from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
 from specmine.pipeline.inputs import Inputs, check_names, reload_data
-from specmine.pipeline.propose import sites_needed
+from specmine.pipeline.propose import check_head, sites_needed
 from specmine.pipeline.provenance import provenance
 from specmine.progress import SILENT, Progress
 from specmine.spec import Coverage, Spec
@@ -124,6 +124,7 @@ def start_run(folder: Path, inputs: Inputs, config: Config, progress: Progress =
 
     Raises BadRun where the folder belongs to another run or cannot be written.
     """
+    check_head(Sites(inputs.network), inputs.dataset, config)
     details = {"config": config.model_dump(mode="json"), "source": inputs.source, "name": inputs.dataset.name}
     claim_folder(folder, identity(inputs, config), details)
     if not (folder / MODEL).exists():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import toy
 
+from specmine.cli import main
 from specmine.errors import BadClause, BadConfig, BadData
 from specmine.pipeline import mine, open_run
 from specmine.pipeline.propose import propose
@@ -70,6 +71,21 @@ def test_heads_that_there_are_not(tmp_path):
         mine(toy.network(), toy.arrays(), out=tmp_path / "b", head="active(x,0)", **EFFORT)
     with pytest.raises(BadClause, match="there is no form 'activ'"):
         mine(toy.network(), toy.arrays(), out=tmp_path / "c", head="activ(h1,0)", **EFFORT)
+
+
+@pytest.mark.parametrize("head", ["clas", "active(h9,0)", "active(x,0)", "missing.npz:a"])
+def test_a_bad_head_leaves_no_folder_behind(tmp_path, head):
+    with pytest.raises((BadClause, BadData)):
+        mine(toy.network(), toy.arrays(), out=tmp_path / "run", head=head, **EFFORT)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_a_run_without_clauses_says_where_to_look(tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", x=toy.arrays()[0], y=toy.arrays()[1])
+    mine(toy.network(), tmp_path / "data.npz", out=tmp_path / "run", head="label", **EFFORT)
+    assert main(["show", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr()
+    assert "found no clause for 'label'" in said.err and "--predicates" in said.err and "recall" not in said.out
 
 
 def test_a_run_that_may_hold_little_gives_the_same(tmp_path):
