@@ -20,7 +20,7 @@ def quantity_limits(literal: Predicate) -> tuple[Quantity, Limits] | None:
     """A quantity, and the limits that a literal puts on it; None for a form that is not about a single quantity.
 
     >>> quantity_limits(Predicate("less_by", ("h1", 4, "h1", 2, 0.5)))
-    (('difference', 'h1', 2, 'h1', 4), Limits(lower=-inf, strict=False, upper=-0.5))
+    (('difference', 'h1', 4, 'h1', 2), Limits(lower=0.5, strict=False, upper=inf))
     """
     own = limits_of(literal)
     if own is not None:
