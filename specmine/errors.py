@@ -23,3 +23,7 @@ class BadConfig(SpecmineError):
 
 class BadRun(SpecmineError):
     """A run folder that is missing, foreign, damaged or cannot be written."""
+
+
+class BadTheory(SpecmineError):
+    """Clauses that do not make a theory, such as some whose literals depend on themselves."""
