@@ -5,8 +5,9 @@ stopped reads finished heads from the log, and walks the way of the others again
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from specmine.config import Config
 from specmine.folder import cannot_write, write_text
+from specmine.pipeline.failures import Failures, spread
 from specmine.pipeline.target import Target
 from specmine.predicates.families import FORMS
 from specmine.predicates.form import Bits
@@ -35,16 +37,16 @@ from specmine.rules.clause import HornClause
 from specmine.rules.cover import smallest_cover
 from specmine.rules.refine import Iteration, Refined, refine
 from specmine.rules.syntax import parse_clause
-from specmine.tracing import Sites, Source, Trace, trace, traced
+from specmine.tracing import Sites, Source, trace, traced
 from specmine.verification import Store
 from specmine.verification.oracle import VerifierOracle
 from verifier.ops import Array
 from verifier.region import Box
 
 LOG = "refinement.jsonl"
-_POOL = 512  # points of each kind
 _MOST_ROWS = 3000
 _STARTS = 256
+_KEPT = 32  # counterexamples of a head that other heads begin with
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +71,12 @@ class Refinery:
 
     @cached_property
     def points(self) -> Array:
-        """Inputs (points, size) of the region that are no samples: anywhere, at corners, near samples, and between them."""
-        lower, upper = self.region.lower, self.region.upper
-        generator = np.random.default_rng(self.config.seed)
-        shape = (_POOL, len(lower))
-        near = self.inputs[generator.integers(len(self.inputs), size=_POOL)]
-        noise = generator.normal(size=shape) * (upper - lower) * generator.uniform(0, 0.5, (_POOL, 1))
-        other = self.inputs[generator.integers(len(self.inputs), size=_POOL)]
-        mixed = near + generator.uniform(0, 1, (_POOL, 1)) * (other - near)
-        drawn = [
-            generator.uniform(lower, upper, shape),
-            np.where(generator.random(shape) < generator.random((_POOL, 1)), upper, lower),
-            near + noise,
-            mixed,
-        ]
-        return np.clip(np.concatenate(drawn), lower, upper)
+        """Inputs (points, size) of the region, most of which are no samples."""
+        return spread(self.region, self.inputs, seed=self.config.seed)
 
-    def traced_at(self, inputs: Array, predicates: Sequence[Predicate]) -> Trace:
-        return trace(self.sites, inputs, keep=sites_of(predicates, self.sites))
+    def tabulated(self, predicates: Sequence[Predicate], inputs: Array) -> PredicateTable:
+        """The truth of predicates at inputs (inputs, size)."""
+        return build_table(predicates, trace(self.sites, inputs, keep=sites_of(predicates, self.sites)))
 
 
 def refine_clauses(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> list[HornClause]:
@@ -101,17 +91,22 @@ def refine_clauses(refinery: Refinery, target: Target, made: Sequence[HornClause
     config = refinery.config
     proved = _proved(refinery, made)
     bench = _bench(refinery, target, proved)
-    left, bodies = bench.positives.copy(), list[tuple[int, ...]]()
+    left, bodies, points = bench.positives.copy(), list[tuple[int, ...]](), list[tuple[float, ...]]()
+    end = time.monotonic() + config.refine_s
     while len(bodies) < config.max_clauses and left.any():
-        share = config.refine_s / 2 ** (len(bodies) + 1)
-        refined = _refined(refinery, bench, target, left, share, bodies)
+        rest = end - time.monotonic()
+        last = len(bodies) == config.max_clauses - 1
+        refined = _refined(refinery, bench, target, left, max(rest if last else rest / 2, 0.05), bodies)
+        points += refined.counterexamples
         if not refined.valid or not bench.holds(refined.body)[left].any():
             break
         bodies.append(refined.body)
         left &= ~bench.holds(refined.body)
+        bench = _learned(refinery, bench, refined.counterexamples)
+        left = np.concatenate([left, np.zeros(len(bench.positives) - len(left), dtype=bool)])
     kept = smallest_cover([bench.holds(body) & bench.positives for body in bodies], [len(body) for body in bodies])
     clauses = [HornClause(target.head, bench.literals(bodies[place])) for place in kept.chosen]
-    refinery.journal.finish(target.head, clauses, kept.reason)
+    refinery.journal.finish(target.head, clauses, kept.reason, points)
     return clauses
 
 
@@ -131,12 +126,13 @@ def _oracle(refinery: Refinery) -> VerifierOracle:
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """The table that one head's refinement works on: mining rows, then points of the region; starts: rows of bodies."""
+    """The table that one head's refinement works on: mining rows, then inputs where the head fails; starts: rows of bodies."""
 
     table: PredicateTable
     positives: NDArray[np.bool_]
     negatives: NDArray[np.bool_]
     starts: tuple[tuple[int, ...], ...]
+    failures: Failures
 
     def holds(self, body: Sequence[int]) -> NDArray[np.bool_]:
         return np.asarray(unpack(conjunction(self.table, list(body))[None], self.table.samples)[0])
@@ -169,13 +165,27 @@ def _bench(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> _B
     if new:
         fresh = build_table(new, traced(refinery.source, sites_of(new, refinery.sites)))
         table = PredicateTable(table.predicates + fresh.predicates, np.vstack([table.bits, fresh.bits]), table.samples)
-    there = refinery.traced_at(refinery.points, (*table.predicates, target.head))
-    outside = ~_head_holds(target.head, there)
-    merged = merge(table, build_table(table.predicates, there))
-    none = np.zeros(len(refinery.points), dtype=bool)
-    place = {predicate: row for row, predicate in enumerate(merged.predicates)}
+    failures = Failures(refinery.sites, refinery.region, target.head, refinery.inputs[target.positives])
+    before = np.array(refinery.journal.refuting).reshape(-1, refinery.inputs.shape[1])
+    failing = failures.among(np.concatenate([before, refinery.points]), seed=refinery.config.seed)
+    place = {predicate: row for row, predicate in enumerate(table.predicates)}
     starts = tuple(tuple(place[p] for p in clause.body) for clause in made)
-    return _Bench(merged, np.concatenate([target.positives, none]), np.concatenate([target.negatives, outside]), starts)
+    return _with_failing(refinery, _Bench(table, target.positives, target.negatives, starts, failures), failing)
+
+
+def _learned(refinery: Refinery, bench: _Bench, points: Sequence[Sequence[float]]) -> _Bench:
+    """The bench with counterexamples, and inputs like them, as further negatives."""
+    return _with_failing(refinery, bench, np.concatenate([bench.failures.like(np.array(point)) for point in points] or [[]]))
+
+
+def _with_failing(refinery: Refinery, bench: _Bench, failing: Array) -> _Bench:
+    if not len(failing):
+        return bench
+    table = merge(bench.table, refinery.tabulated(bench.table.predicates, failing))
+    positives, negatives = (
+        np.concatenate([old, np.full(len(failing), new)]) for old, new in ((bench.positives, False), (bench.negatives, True))
+    )
+    return replace(bench, table=table, positives=positives, negatives=negatives)
 
 
 def _some(table: PredicateTable, target: Target) -> NDArray[np.int64]:
@@ -185,10 +195,6 @@ def _some(table: PredicateTable, target: Target) -> NDArray[np.int64]:
     held = counts(table, pack(target.positives)) / max(1, int(target.positives.sum()))
     kept = counts(table, pack(target.negatives)) / max(1, int(target.negatives.sum()))
     return np.sort(np.argsort(kept - held, kind="stable")[:_MOST_ROWS])
-
-
-def _head_holds(head: Predicate, there: Trace) -> Bits:
-    return np.asarray(unpack(build_table([head], there).bits, there.samples)[0])
 
 
 def _refined(
@@ -201,8 +207,9 @@ def _refined(
 ) -> Refined:
     config, predicates = refinery.config, bench.table.predicates
 
-    def truth(point: Array) -> Bits:
-        return np.asarray(unpack(build_table(predicates, refinery.traced_at(point[None], predicates)).bits, 1)[:, 0])
+    def truths(point: Array) -> Bits:
+        failing = bench.failures.like(point)
+        return np.asarray(unpack(refinery.tabulated(predicates, failing).bits, len(failing)))
 
     def note(iteration: Iteration) -> None:
         refinery.journal.note(target.head, len(before), iteration, bench.literals(iteration.body))
@@ -216,7 +223,7 @@ def _refined(
         bench.negatives,
         head=target.head,
         oracle=_oracle(refinery),
-        truth=truth,
+        truths=truths,
         worth=bench.worth,
         recall=config.recall,
         precision=config.precision,
@@ -245,6 +252,7 @@ class Journal:
         self.path = path
         lines = list(_lines(path))
         self.done = {line["head"]: line["clauses"] for line in lines if "clauses" in line}
+        self.refuting: list[list[float]] = [point for line in lines if "clauses" in line for point in line["refuting"]]
         if path.exists():
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["head"] in self.done))
 
@@ -268,14 +276,19 @@ class Journal:
                 "reason": iteration.reason,
                 "bound": iteration.bound,
                 "excluded": iteration.excluded,
+                "learned": iteration.learned,
                 "seconds": iteration.seconds,
                 "body": [str(literal) for literal in body],
             }
         )
 
-    def finish(self, head: Predicate, clauses: Sequence[HornClause], reason: str) -> None:
-        """A head is done: its clauses, and how good the choice among them is."""
-        self._write({"head": str(head), "clauses": [str(clause) for clause in clauses], "cover": reason})
+    def finish(
+        self, head: Predicate, clauses: Sequence[HornClause], reason: str, refuting: Sequence[Sequence[float]] = ()
+    ) -> None:
+        """A head is done: its clauses, how good the choice among them is, and counterexamples for the heads to come."""
+        points = [list(point) for point in refuting[-_KEPT:]]
+        self.refuting += points
+        self._write({"head": str(head), "clauses": [str(clause) for clause in clauses], "cover": reason, "refuting": points})
 
     def _write(self, line: dict[str, Any]) -> None:
         try:

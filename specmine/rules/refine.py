@@ -1,8 +1,9 @@
 """Refinement: the smallest body whose clause is proved over a region, counterexamples being constraints (METHODS 5).
 
 1. clingo proposes a smallest body for the samples and the counterexamples so far, and the oracle decides its clause. A
-   counterexample becomes a constraint (some literal of the body is false there), so the next proposal excludes it; a proof
-   ends the loop, and the body is cardinality-minimal among the candidates at that recall.
+   counterexample becomes a constraint (some literal of the body is false there), and inputs like it become others, so the next
+   proposal excludes them; a proof ends the loop, and the body is cardinality-minimal among the candidates at that recall. Where
+   no body that keeps the recall is left, which is proved then, lower recalls are tried.
 2. Where that takes too long, or the oracle cannot tell, a body that was known to be likely valid, and is, takes its place;
    without one, literals are added in the order of their worth as long as the recall stands, and the shortest valid prefix of
    that chain is looked for by bisection.
@@ -11,6 +12,7 @@
 The bound of the first step stays true of whatever comes out.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,18 +33,22 @@ from specmine.rules.threshold import sample_mask
 from verifier.ops import Array
 
 Phase: TypeAlias = Literal["propose", "start", "extend", "shrink"]
-Truth: TypeAlias = Callable[[Array], Bits]
-"""Truth (predicates,) of every row of the table at an input (size,)."""
+Truths: TypeAlias = Callable[[Array], Bits]
+"""Truth (predicates, inputs) of every row of the table at a counterexample (size,), first, and at other inputs of the region
+where the head fails."""
 
 PROPOSING = 0.4
 """The share of the time for step 1 where it does not end by itself."""
+
+LOWER = (0.8, 0.6, 0.4, 0.2)
+"""Shares of the recall that are tried in turn where no body that keeps all of it is left."""
 
 
 @dataclass(frozen=True)
 class Iteration:
     """One question to the oracle. body: rows of the table; recall: share of the positives that satisfy it; lower_bound: no
     valid body that keeps the recall is smaller, as far as was known; excluded: how many candidates are false at the
-    counterexample."""
+    counterexample; learned: at how many inputs every body is false from now on."""
 
     phase: Phase
     body: tuple[int, ...]
@@ -53,6 +59,7 @@ class Iteration:
     reason: str
     bound: float | None
     excluded: int | None
+    learned: int | None
     seconds: float
 
     @property
@@ -91,7 +98,7 @@ def refine(
     *,
     head: Predicate | None,
     oracle: Oracle,
-    truth: Truth,
+    truths: Truths,
     worth: NDArray[np.float64],
     recall: float,
     precision: float = 1.0,
@@ -112,30 +119,33 @@ def refine(
 
     Raises BadConfig for shares and times out of range, BadData for masks that do not fit or without positives.
     """
-    asking = _Asking(table, positives, head, oracle, truth, time.monotonic() + timeout_s, question_s, on_iteration)
+    asking = _Asking(table, positives, head, oracle, truths, time.monotonic() + timeout_s, question_s, on_iteration)
     valid = asking.first_valid([tuple(body) for body in starts if body], "start")
-    proposed = smallest_body(
-        table,
-        positives,
-        negatives,
-        recall=recall,
-        precision=precision,
-        max_body=max_body,
-        timeout_s=max(PROPOSING * timeout_s, 1e-3),
-        seed=seed,
-        judge=asking.ruling,
-    )
+
+    def rank(body: tuple[int, ...]) -> tuple[bool, float, int]:
+        return max_body is None or len(body) <= max_body, min(asking.recall(body), recall), -len(body)
+
+    def propose(floor: float, seconds: float) -> Synthesis:
+        options = {"recall": floor, "precision": precision, "max_body": max_body, "seed": seed, "timeout_s": max(seconds, 1e-3)}
+        return smallest_body(table, positives, negatives, judge=asking.ruling, **options)
+
+    stop = time.monotonic() + PROPOSING * timeout_s
+    proposed = latest = propose(recall, stop - time.monotonic())
+    for share in LOWER:
+        floor = share * recall
+        if not latest.exhausted or latest.found or any(rank(body) >= (True, floor, 0) for body in valid):
+            break
+        asking.lower_bound = 0
+        latest = propose(floor, stop - time.monotonic())
     if proposed.optimal:
         return asking.result(proposed.body, proposed, recall, max_body, proposed.reason)
-    if proposed.found:
-        valid.append(proposed.body)
+    valid += [latest.body] if latest.found else []
     if not valid and not asking.over():
         valid += _by_chain(asking, worth, recall, max_body, proposed)
     if not valid:
         why = f"{proposed.reason}; and no body was proved in {timeout_s:g} s"
         return asking.result(proposed.body, proposed, recall, max_body, why)
-    best = max(valid, key=lambda body: (min(asking.recall(body), recall), -len(body)))
-    best = asking.without_idle(best)
+    best = asking.without_idle(max(valid, key=rank))
     best = shrink(best, lambda bodies: asking.validities(bodies, "shrink"), lambda: not asking.over(), keep=worth)
     return asking.result(best, proposed, recall, max_body, "")
 
@@ -168,13 +178,14 @@ class _Asking:
     positives: NDArray[np.bool_]
     head: Predicate | None
     oracle: Oracle
-    truth: Truth
+    truths: Truths
     end: float
     question_s: float
     on_iteration: Callable[[Iteration], None]
     iterations: list[Iteration] = field(default_factory=list)
     points: list[tuple[float, ...]] = field(default_factory=list)
     answers: dict[tuple[int, ...], Answer] = field(default_factory=dict)
+    learned: dict[tuple[int, ...], Bits] = field(default_factory=dict)
     lower_bound: int = 0
 
     @property
@@ -187,17 +198,26 @@ class _Asking:
     def ruling(self, body: tuple[int, ...], lower_bound: int) -> Ruling:
         """What the oracle says of one body, in the terms of the search for the smallest."""
         self.lower_bound = max(self.lower_bound, lower_bound)
+        for truths in self.learned.values():
+            held = truths[list(body)].all(axis=0)
+            if held.any():
+                return Ruling(False, truths[:, np.argsort(~held, kind="stable")])
         (answer,) = self.ask([body], "propose")
         if answer.point is not None:
-            return Ruling(False, (self.truth(answer.point),))
+            return Ruling(False, self.learned[tuple(sorted(body))])
         return Ruling(answer.valid)
 
     def validities(self, bodies: Sequence[tuple[int, ...]], phase: Phase) -> list[bool | None]:
-        """Whether each body is valid; what was asked before is not asked again."""
+        """Whether each body is valid; what was asked before is not asked again, nor what the time does not suffice for, going
+        by the proofs so far."""
         new = [body for body in dict.fromkeys(bodies) if tuple(sorted(body)) not in self.answers]
-        if new:
-            self.ask(new, phase)
-        return [self.answers[tuple(sorted(body))].valid for body in bodies]
+        proofs = [answer.seconds for answer in self.answers.values() if answer.valid]
+        left = max(0.0, self.end - time.monotonic())
+        affordable = int(left / max(statistics.median(proofs), 1e-3)) if proofs else len(new)
+        if new[:affordable]:
+            self.ask(new[:affordable], phase)
+        known = [self.answers.get(tuple(sorted(body))) for body in bodies]
+        return [None if answer is None else answer.valid for answer in known]
 
     def first_valid(self, bodies: list[tuple[int, ...]], phase: Phase) -> list[tuple[int, ...]]:
         """The first of the bodies that is valid, as far as the time allows to ask."""
@@ -230,10 +250,11 @@ class _Asking:
         return answers
 
     def _note(self, body: tuple[int, ...], answer: Answer, phase: Phase) -> None:
-        excluded = None
+        excluded = learned = None
         if answer.point is not None:
             self.points.append(tuple(float(v) for v in answer.point))
-            excluded = int((~self.truth(answer.point)).sum())
+            self.learned[tuple(sorted(body))] = truths = self.truths(answer.point)
+            excluded, learned = int((~truths[:, 0]).sum()), truths.shape[1]
         iteration = Iteration(
             phase=phase,
             body=tuple(sorted(body)),
@@ -244,6 +265,7 @@ class _Asking:
             reason=answer.reason,
             bound=answer.bound,
             excluded=excluded,
+            learned=learned,
             seconds=round(answer.seconds, 3),
         )
         self.iterations.append(iteration)

@@ -28,11 +28,11 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Ruling:
-    """What a judge says of a body. accepted: None where it cannot tell. against: where it is refused, samples on which the
-    body holds and must not, each as the truth (predicates,) of every row of the table."""
+    """What a judge says of a body. accepted: None where it cannot tell. against: where it is refused, samples on which no
+    admissible body holds, though this one holds on the first: the truth (predicates, samples) of every row of the table."""
 
     accepted: bool | None
-    against: tuple[Bits, ...] = ()
+    against: Bits | None = None
 
 
 Judge: TypeAlias = Callable[[tuple[int, ...], int], Ruling]
@@ -46,14 +46,16 @@ class Synthesis:
 
     body: rows of the table, ascending, empty where nothing is worth choosing; found: whether it keeps the recall and the
     precision asked for, else it is the best that greedy choice reached. lower_bound: no body that does is shorter; optimal:
-    none that does is shorter than this one, proved. recall: share of the positives that satisfy the body; errors: negatives
-    that do. reason: how the search ended, in words.
+    none that does is shorter than this one, proved; exhausted: no other body is left to look at, so where none was found, none
+    exists. recall: share of the positives that satisfy the body; errors: negatives that do. reason: how the search ended, in
+    words.
     """
 
     body: tuple[int, ...]
     found: bool
     lower_bound: int
     optimal: bool
+    exhausted: bool
     recall: float
     errors: int
     rounds: int
@@ -143,7 +145,7 @@ def smallest_bodies(
 
 
 class _Search:
-    """One run: `cautious` proposals first, which always keep the recall, then all, to look for a shorter body."""
+    """One run, by proposals of two kinds: `cautious` ones, which always keep the recall, and any."""
 
     def __init__(
         self,
@@ -168,15 +170,10 @@ class _Search:
     def run(self) -> Synthesis:
         stuck = self.task.inseparable
         if stuck > self.task.allowed(self.task.total):
-            return self._give_up(f"{stuck} negatives satisfy every predicate that alone keeps the recall")
+            why = f"{stuck} negatives satisfy every predicate that alone keeps the recall"
+            return self._give_up(why, exhausted=True)
         self._start_from(greedy_body(self.task, self.max_body))
-        now = time.monotonic()
-        exact = self.task.budget == 0
-        self.proposals.cautious(True)
-        complete = self._improve(self.end if exact else now + (self.end - now) / 3, exact=exact)
-        if not exact:
-            self.proposals.cautious(False)
-            complete = self._improve(self.end, exact=True)
+        complete = self._in_phases()
         if self.best is None:
             limit = "" if self.max_body is None else f" of at most {self.max_body} predicates"
             accepted = "" if self.judge is None else " and was accepted"
@@ -185,7 +182,7 @@ class _Search:
                 if complete
                 else "the time ran out before any body"
             )
-            return self._give_up(why)
+            return self._give_up(why, exhausted=complete and self.undecided is None)
         if complete and (self.undecided is None or self.undecided >= len(self.best)):
             return self._result(self.best, found=True, reason="proved smallest")
         if complete:
@@ -193,6 +190,18 @@ class _Search:
             return self._result(self.best, found=True, reason=open_)
         gap = f"the time ran out; a smallest body has {self.lower_bound} to {len(self.best)} predicates"
         return self._result(self.best, found=True, reason=gap)
+
+    def _in_phases(self) -> bool:
+        """Any bodies for a moment, for a bound; then `cautious` ones, for a body; then any, to close the gap."""
+        if self.task.budget == 0:
+            return self._improve(self.end, exact=True)
+        now = time.monotonic()
+        for cautious, share in ((False, 0.1), (True, 0.4), (False, 1.0)):
+            self.proposals.cautious(cautious)
+            complete = self._improve(now + share * (self.end - now), exact=not cautious)
+            if complete and not cautious:
+                return True
+        return False
 
     def _start_from(self, body: tuple[int, ...]) -> None:
         hits, errors = self.task.measure(body)
@@ -256,17 +265,18 @@ class _Search:
         if self.judge is None:
             return True
         ruling = self.judge(tuple(sorted(int(self.task.rows[place]) for place in body)), self.lower_bound)
-        for truth in ruling.against:
+        if ruling.against is not None:
+            false_on = telling(~ruling.against[self.task.rows])
             # Numbers below 0 are no samples of the table.
-            self.proposals.drop_enough([-1], [np.flatnonzero(~truth[self.task.rows]).tolist()], 0)
+            self.proposals.drop_enough([-1] * len(false_on), false_on, 0)
         if ruling.accepted is None:
             self.undecided = len(body) if self.undecided is None else min(self.undecided, len(body))
             self.proposals.pass_over(body)
         return ruling.accepted is True
 
-    def _give_up(self, why: str) -> Synthesis:
+    def _give_up(self, why: str, *, exhausted: bool) -> Synthesis:
         body = greedy_body(self.task, self.max_body)
-        result = self._result(body, found=False, reason=why)
+        result = replace(self._result(body, found=False, reason=why), exhausted=exhausted)
         near = f"the best by greedy choice has recall {result.recall:.4f} and {result.errors} errors"
         return replace(result, reason=f"{why}; {near}")
 
@@ -279,12 +289,32 @@ class _Search:
             found=found,
             lower_bound=lower_bound,
             optimal=found and lower_bound == len(rows),
+            exhausted=found and lower_bound == len(rows),
             recall=hits / self.task.total,
             errors=errors,
             rounds=self.rounds,
             seconds=time.monotonic() - self.start,
             reason=reason,
         )
+
+
+def telling(false_on: Bits, *, most: int = _BATCH) -> list[list[int]]:
+    """The places that are false on the samples (places, samples) that say most about bodies, the first sample among them.
+
+    A body must have a literal that is false on each, so the fewer there are, the more a sample says; one where the same and
+    more are false than on another says nothing.
+
+    >>> telling(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], dtype=bool))
+    [[2], [0, 1]]
+    """
+    columns = np.unique(false_on.T, axis=0)
+    kept = list[Bits]()
+    for column in columns[np.argsort(columns.sum(axis=1), kind="stable")]:
+        if len(kept) < most and not any((other <= column).all() for other in kept):
+            kept.append(column)
+    if not any((other <= false_on[:, 0]).all() for other in kept):
+        kept.append(false_on[:, 0])
+    return [np.flatnonzero(column).tolist() for column in kept]
 
 
 def _check(recall: float, precision: float, max_body: int | None, timeout_s: float) -> None:

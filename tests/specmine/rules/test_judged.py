@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, pack
-from specmine.rules.smallest import Ruling, smallest_body
+from specmine.rules.smallest import Ruling, smallest_body, telling
 
 
 def table(bits):
@@ -27,28 +27,34 @@ def smallest_size(bits, positives, recall):
 
 
 class Hidden:
-    """Refuses a body by the first hidden sample on which it holds; cannot tell of the bodies in `unsure`."""
+    """Refuses a body by the first hidden samples on which it holds; cannot tell of the bodies in `unsure`."""
 
-    def __init__(self, bits, unsure=()):
-        self.bits, self.unsure, self.asked = bits, {tuple(body) for body in unsure}, []
+    def __init__(self, bits, unsure=(), most=1):
+        self.bits, self.unsure, self.asked, self.most = bits, {tuple(body) for body in unsure}, [], most
 
     def __call__(self, body, lower_bound):
         self.asked.append(body)
         if body in self.unsure:
             return Ruling(None)
         held = np.flatnonzero(self.bits[list(body)].all(axis=0))
-        return Ruling(False, (self.bits[:, held[0]],)) if len(held) else Ruling(True)
+        return Ruling(False, self.bits[:, held[: self.most]]) if len(held) else Ruling(True)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 30), st.sampled_from([1.0, 0.9, 0.6, 0.3]))
-def test_as_small_as_brute_force_over_hidden_samples_too(seed, predicates, samples, recall):
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 8),
+    st.integers(1, 30),
+    st.sampled_from([1.0, 0.9, 0.6, 0.3]),
+    st.sampled_from([1, 5]),
+)
+def test_as_small_as_brute_force_over_hidden_samples_too(seed, predicates, samples, recall, most):
     generator = np.random.default_rng(seed)
     positives = generator.random(samples) < 0.5
     positives[0] = True
     bits = generator.random((predicates, samples)) < np.where(positives, 0.9, 0.6)
     hidden = generator.random((predicates, 12)) < 0.6
-    judge = Hidden(hidden)
+    judge = Hidden(hidden, most=most)
     result = smallest_body(table(bits), positives, ~positives, recall=recall, timeout_s=30, judge=judge)
     everything = np.hstack([bits, hidden])
     kept = np.concatenate([positives, np.zeros(12, dtype=bool)])
@@ -57,6 +63,7 @@ def test_as_small_as_brute_force_over_hidden_samples_too(seed, predicates, sampl
     if expected is not None:
         assert result.optimal and result.size == result.lower_bound == expected
         assert not (everything[list(result.body)].all(axis=0) & ~kept).any()
+    assert result.exhausted
     assert len(judge.asked) == len(set(judge.asked)), "no body is judged twice"
 
 
@@ -82,6 +89,27 @@ def test_a_sample_that_satisfies_every_candidate_leaves_nothing():
     bits = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
     result = smallest_body(table(bits), bits[0], ~bits[0], recall=1.0, judge=Hidden(np.ones((2, 1), dtype=bool)))
     assert not result.found and "was accepted" in result.reason
+
+
+def test_more_samples_at_once_take_fewer_questions():
+    generator = np.random.default_rng(5)
+    positives = np.ones(20, dtype=bool)
+    bits, hidden = np.ones((30, 20), dtype=bool), generator.random((30, 40)) < 0.8
+    few, many = Hidden(hidden), Hidden(hidden, most=40)
+    sizes = {smallest_body(table(bits), positives, ~positives, recall=1.0, judge=judge).size for judge in (few, many)}
+    assert len(sizes) == 1 and len(many.asked) < len(few.asked)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 12), st.integers(1, 12))
+def test_what_tells_most_implies_the_rest(seed, places, samples, most):
+    false_on = np.random.default_rng(seed).random((places, samples)) < 0.5
+    kept = telling(false_on, most=most)
+    columns = [set(np.flatnonzero(false_on[:, sample]).tolist()) for sample in range(samples)]
+    assert all(set(places) in columns for places in kept)
+    assert any(set(places) <= columns[0] for places in kept), "the first sample is excluded"
+    assert len(kept) <= most + 1 and not any(set(a) <= set(b) for a in kept[:most] for b in kept[:most] if a is not b)
+    if most >= samples:
+        assert all(any(set(places) <= column for places in kept) for column in columns)
 
 
 @pytest.mark.parametrize("recall", [1.0, 0.5])

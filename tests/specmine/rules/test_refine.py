@@ -87,15 +87,15 @@ class Setting:
         self.oracle = VerifierOracle(self.sites, Box(np.zeros(2), np.ones(2)), Store(folder))
         self.judge = Z3Judge(self.sites)
 
-    def truth(self, point):
+    def truths(self, point):
         there = trace(self.sites, point[None], keep=("h1", "y"))
-        return unpack(build_table(self.table.predicates, there).bits, 1)[:, 0]
+        return unpack(build_table(self.table.predicates, there).bits, 1)
 
     def refine(self, **options):
         settings = {
             "head": Predicate("class", (0,)),
             "oracle": self.oracle,
-            "truth": self.truth,
+            "truths": self.truths,
             "timeout_s": 60.0,
             "question_s": 20.0,
         }
@@ -222,6 +222,22 @@ def test_candidates_that_exclude_each_other(tmp_path):
     result = made.refine(recall=0.9, timeout_s=10.0)
     assert result.size <= 1, "both together hold nowhere"
     assert result.found == (made.smallest(0.9) is not None)
+
+
+def test_where_no_body_keeps_the_recall_one_that_keeps_less_is_proved(tmp_path):
+    """Which is known without the clock: that none keeps more is proved by the counterexamples, and Z3 agrees."""
+    made = next(made for made in (Setting(seed, tmp_path / str(seed)) for seed in range(30)) if lower_only(made))
+    result = made.refine(recall=1.0)
+    assert result.valid and not result.found and 0 < result.recall < 1
+    assert made.judge.valid(made.literals(result.body))
+    assert "no body that keeps the recall 1 was proved; the best one proved keeps" in result.reason
+
+
+def lower_only(made):
+    """Whether no body of samples keeps all positives, yet one keeps some."""
+    held = unpack(made.table.bits, made.table.samples)[:, made.positives]
+    every = [literal for literal, kept in zip(made.table.predicates, held, strict=True) if kept.all()]
+    return not made.judge.valid(every) and made.smallest(0.3) is not None
 
 
 def test_a_short_time_is_kept_and_the_gap_said(tmp_path):
