@@ -14,7 +14,7 @@ Delta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Locality = Literal["window", "layer", "neighbour"]
-Synthesis = Literal["threshold", "smallest", "peel", "polytope"]
+Synthesis = Literal["threshold", "smallest", "peel", "polytope", "cover", "layered"]
 
 REGION = re.compile(r"domain|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
 
@@ -57,6 +57,10 @@ class Config(BaseModel):
     max_body: Count | None = Field(None, description="smallest bodies and refinement: literals that a body may have")
     refine: bool = Field(True, description="look for bodies that are proved, with the verifier's counterexamples as samples")
     refine_s: Seconds = Field(3.0, description="seconds of refinement for each head")
+    depth: Count | None = Field(
+        None,
+        description="layered theories: layers before the last hidden one, the input last; to the first hidden one by default",
+    )
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
     regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")
     balls_per_class: Count = Field(3, description="balls a class and radius")

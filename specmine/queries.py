@@ -6,7 +6,7 @@ from specmine.predicates.families import denote
 from specmine.rules.clause import HornClause
 from specmine.spec import Claim
 from specmine.tracing import Sites
-from verifier.domains import region_bounds
+from verifier.domains import Bounds, region_bounds
 from verifier.formula import And, Formula, atoms_of, conjoin, negate
 from verifier.network import Network
 from verifier.query import Query
@@ -30,16 +30,36 @@ def body_query(clause: HornClause, region: Region, sites: Sites) -> Query:
     return Query(sites.network, region, body_formula(clause, sites))
 
 
-def starting_later(query: Query) -> Iterator[Query]:
+def local_query(clause: HornClause, region: Region, sites: Sites, *, bounds: Bounds | None = None) -> Query:
+    """The question of `clause_query` about the layers between body and head alone: unsat means that the clause is valid over
+    the whole region, sat says nothing where the body is of a hidden layer.
+
+    bounds: what the network's values can be over the region, where that is known already.
+    """
+    # sound: the values of the first layer that is kept lie in its bounds, and what comes after the head decides nothing
+    whole = clause_query(clause, region, sites)
+    return _ending_early(next(starting_later(whole, bounds=bounds), whole))
+
+
+def _ending_early(query: Query) -> Query:
+    """The same query without the layers after the last value that the assertion names."""
+    network = query.network
+    named = {term.value for atom in atoms_of(query.assertion) for term in atom.terms}
+    last = max((place for place, node in enumerate(network.nodes) if node.output in named), default=len(network.nodes) - 1)
+    nodes = network.nodes[: last + 1]
+    return Query(Network(network.input, network.input_shape, nodes, nodes[-1].output), query.region, query.assertion)
+
+
+def starting_later(query: Query, *, bounds: Bounds | None = None) -> Iterator[Query]:
     """Queries that say less and whose unsatisfiability implies this one's, from the last value of the network backwards.
 
     Each forgets how one hidden value comes from the input: it starts from a box that holds all that this value can be over
     the region (interval arithmetic, rounded outward) and keeps the assertion. Only values that all that follows passes
-    through, and from which every value of the assertion can be computed, are starting points.
+    through, and from which every value of the assertion can be computed, are starting points. bounds: where known already.
     """
     network = query.network
     named = {term.value for atom in atoms_of(query.assertion) for term in atom.terms}
-    bounds = region_bounds(network, query.region)
+    bounds = region_bounds(network, query.region) if bounds is None else bounds
     for place in reversed(range(len(network.nodes))):
         start, after = network.nodes[place].output, network.nodes[place + 1 :]
         kept = {start, *(node.output for node in after)}

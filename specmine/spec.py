@@ -7,11 +7,18 @@ from typing import Any, Literal, get_args
 
 from specmine.regions import DOMAIN, NamedRegion
 from specmine.rules.clause import HornClause
+from specmine.rules.theory import Theory
 from specmine.stats import Evidence
 from verifier.formula import Formula
 
 VerdictText = Literal["proved", "refuted", "unknown", "vacuous", "unchecked"]
 VERDICTS: tuple[VerdictText, ...] = get_args(VerdictText)
+
+BETWEEN = "between the layers alone"
+"""Ends the engine of a proof that is about the layers between body and head: its certificate is for that smaller question."""
+
+RESOLUTION = "resolution"
+"""The engine of a clause that follows from other proved ones by chaining, so that it needs no certificate."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,13 @@ class Spec:
         """The clauses proved over the whole input domain, not vacuous."""
         proved = (c.clause for c in self.claims if c.outcome.verdict == "proved" and c.region.name == DOMAIN)
         return tuple(dict.fromkeys(proved))
+
+    @property
+    def theory(self) -> Theory:
+        """The clauses over the whole input domain that are not refuted; proved are the verified ones and the vacuous."""
+        over_all = [claim for claim in self.claims if claim.region.name == DOMAIN and claim.outcome.verdict != "refuted"]
+        proved = frozenset(claim.clause for claim in over_all if claim.outcome.verdict in ("proved", "vacuous"))
+        return Theory(tuple(dict.fromkeys(claim.clause for claim in over_all)), proved)
 
     @property
     def recall(self) -> float:

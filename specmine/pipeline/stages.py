@@ -74,7 +74,7 @@ def clause_stage(run: Run) -> tuple[list[HornClause], int]:
             proposed = propose_stage(run)
         with run.stage("synthesis"):
             material = material_of(source, proposed, run.dataset, run.config)
-            clauses = synthesise(material, run.progress, refinery_of(run, material) if run.config.refine else None)
+            clauses = synthesise(material, refinery_of(run, material), run.progress)
         compare_stage(run, material)
         write_json(path, {"candidates": len(proposed.table.predicates), "clauses": [str(clause) for clause in clauses]})
     content = read_json(path)

@@ -1,6 +1,6 @@
 """From candidates to clauses: every wanted way of synthesis, head by head."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,8 @@ import numpy as np
 from specmine.config import Config
 from specmine.data import MINE, Dataset
 from specmine.errors import BadModel
+from specmine.pipeline.cover import CoverLog, cover, many_bodies
+from specmine.pipeline.layered import Ladder, constraints, layered_clauses
 from specmine.pipeline.propose import Proposed, head_predicate
 from specmine.pipeline.refinement import Refinery, refine_clauses
 from specmine.pipeline.target import Target
@@ -144,30 +146,72 @@ LIKELY = ("polytope", "peel")
 """Ways of synthesis whose clauses are likely valid over the whole domain, so that refinement starts from them."""
 
 
-def synthesise(material: Material, progress: Progress = SILENT, refinery: Refinery | None = None) -> list[HornClause]:
-    """The clauses of all heads, without repeats; refinery: where clauses are to be refined, first of all.
+def synthesise(material: Material, refinery: Refinery, progress: Progress = SILENT) -> list[HornClause]:
+    """The clauses of all heads, without repeats: refined ones first, where they are wanted, then those of each way in turn.
 
-    Clauses come in the order of SYNTHESES and, within one, take turns among the heads, so that the time for proofs reaches
-    every head.
+    Within one way the heads take turns, so that the time for proofs reaches every head. Covers and layered theories are made
+    of what the other ways found.
     """
     config = material.config
-    progress.start("synthesis", len(config.synthesis) * len(material.targets))
+    names = [name for name in SYNTHESES if name in config.synthesis]
+    progress.start("synthesis", len(names) * len(material.targets))
     by_name: dict[str, list[list[HornClause]]] = {}
-    for name in (name for name in SYNTHESES if name in config.synthesis):
+    for name in names:
         by_name[name] = []
         for target in material.targets:
             by_name[name].append(SYNTHESES[name](material, target))
             progress.advance(1, f"{name}: {len(by_name[name][-1])} clauses for {target.head}")
     progress.finish(f"{sum(len(made) for heads in by_name.values() for made in heads)} clauses")
-    if refinery is None:
-        return _in_turns(by_name.values())
+    likely = [_of_head(place, (by_name[name] for name in LIKELY if name in by_name)) for place in range(len(material.targets))]
+    refined = _refined(material, refinery, likely, progress) if config.refine else [[] for _ in material.targets]
+    ways = [refined, *by_name.values()]
+    if "cover" in config.synthesis:
+        ways.append(_covers(material, refinery, ways, progress))
+    if "layered" in config.synthesis:
+        ways.append(_theories(material, refinery, refined, progress))
+    return _in_turns(ways)
+
+
+def _of_head(place: int, ways: Iterable[list[list[HornClause]]]) -> list[HornClause]:
+    return [clause for by_head in ways for clause in by_head[place]]
+
+
+def _refined(
+    material: Material, refinery: Refinery, likely: Sequence[list[HornClause]], progress: Progress
+) -> list[list[HornClause]]:
     progress.start("refinement", None)
-    refined = []
-    for place, target in enumerate(material.targets):
-        made = [clause for name in LIKELY if name in by_name for clause in by_name[name][place]]
-        refined.append(refine_clauses(refinery, target, made))
+    refined = [refine_clauses(refinery, target, made) for target, made in zip(material.targets, likely, strict=True)]
     progress.finish(f"{sum(map(len, refined))} clauses proved")
-    return _in_turns([refined, *by_name.values()])
+    return refined
+
+
+def _covers(
+    material: Material, refinery: Refinery, ways: Sequence[list[list[HornClause]]], progress: Progress
+) -> list[list[HornClause]]:
+    """For each head the cheapest cover of the clauses found so far and of further ones, the choices written down."""
+    progress.start("cover", len(material.targets))
+    log, covers = CoverLog(refinery.store.folder, progress), []
+    for place, target in enumerate(material.targets):
+        clauses = [*_of_head(place, ways), *many_bodies(material.table, target, material.config)]
+        kept, chosen = cover(clauses, material.source, target, material.config)
+        log.note(target.head, len(clauses), kept, chosen)
+        covers.append(kept)
+    progress.finish(f"{sum(map(len, covers))} clauses")
+    return covers
+
+
+def _theories(
+    material: Material, refinery: Refinery, refined: Sequence[list[HornClause]], progress: Progress
+) -> list[list[HornClause]]:
+    """For each head clauses of earlier and earlier layers, down from its refined and its peeled ones."""
+    progress.start("layered", len(material.targets))
+    ladder, theories = Ladder(refinery), []
+    for target, made in zip(material.targets, refined, strict=True):
+        theories.append(layered_clauses(ladder, target, [*by_peeling(material, target), *made]))
+        progress.advance(1, f"layered: {len(theories[-1])} clauses for {target.head}")
+    theories.append(constraints(ladder, material.table))
+    progress.finish(f"{sum(map(len, theories))} clauses proved")
+    return theories
 
 
 def _in_turns(ways: Iterable[list[list[HornClause]]]) -> list[HornClause]:

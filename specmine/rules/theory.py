@@ -243,6 +243,22 @@ def derive(theory: Theory, observed: Iterable[Predicate], goal: Goal) -> Derivat
     return None
 
 
+def follows(theory: Theory, clause: HornClause) -> bool:
+    """Whether the theory derives the head of a clause from its body, each literal of the body as it stands or weakened."""
+    return derive(theory, _weakened(theory, clause.body), clause.head) is not None
+
+
+def _weakened(theory: Theory, body: Sequence[Predicate]) -> set[Predicate]:
+    """The literals of a body, and those of the theory that one of them implies."""
+    limits = [found for found in map(quantity_limits, body) if found is not None]
+    known = set(body)
+    for literal in theory.predicates:
+        own = quantity_limits(literal)
+        if own is not None and any(quantity == own[0] and implies(stronger, own[1]) for quantity, stronger in limits):
+            known.add(literal)
+    return known
+
+
 def _tree(run: _Chained, given: set[Predicate]) -> dict[Goal, Derivation]:
     """A derivation of everything known, each found in as few rounds as possible."""
     found: dict[Goal, Derivation] = {literal: Derivation(literal) for literal in given}
