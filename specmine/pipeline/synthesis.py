@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from specmine.config import Config
-from specmine.data import MINE, Dataset
+from specmine.data import HOLDOUT, MINE, Dataset
 from specmine.errors import BadModel
 from specmine.pipeline.cover import CoverLog, cover, many_bodies
 from specmine.pipeline.layered import Ladder, constraints, layered_clauses
@@ -24,17 +24,21 @@ from specmine.rules.peel import Readout, peel, readout_of
 from specmine.rules.polytopes import polytopes
 from specmine.rules.smallest import smallest_bodies
 from specmine.rules.threshold import compose
-from specmine.tracing import Source, part_of, traced
+from specmine.tracing import NO_CLASS, Source, Trace, column, part_of, traced
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What clauses are made of: the mining rows alone. source: their values; table: the truth of every candidate on them."""
+    """What clauses are made of: the mining rows alone. source: their values; table: the truth of every candidate on them.
+
+    holdout: the values of the hold-out rows, by which ways of synthesis choose between what the mining rows gave.
+    """
 
     source: Source
     table: PredicateTable
     targets: tuple[Target, ...]
     config: Config
+    holdout: Source
 
     @cached_property
     def unary(self) -> PredicateTable:
@@ -44,24 +48,48 @@ class Material:
         forms = FAMILIES["unary"].forms
         return select_predicates(self.table, [row for row, p in enumerate(self.table.predicates) if p.form in forms])
 
+    @cached_property
+    def readout(self) -> Readout | None:
+        """The layer from the last activation to the output, None where the network ends otherwise."""
+        try:
+            return readout_of(self.source.sites)
+        except BadModel:
+            return None
+
+    @cached_property
+    def layer(self) -> Trace:
+        """The values of what the read-out reads, on the mining rows."""
+        return self._read_by(self.source)
+
+    @cached_property
+    def held_layer(self) -> Trace:
+        """The same on the hold-out rows."""
+        return self._read_by(self.holdout)
+
+    def _read_by(self, source: Source) -> Trace:
+        assert self.readout is not None
+        return traced(source, [self.readout.site])
+
 
 def material_of(source: Source, proposed: Proposed, dataset: Dataset, config: Config) -> Material:
     """The mining rows of a data set. A class is to be derived where network and label agree on it, and nowhere that the network
     gives another; a head of a later layer where it holds, and nowhere else; other heads are no values of the network, so no
     clause derives them."""
     rows = np.flatnonzero(dataset.split == MINE)
+    held = np.flatnonzero(dataset.split == HOLDOUT)
     part = part_of(source, rows)
     values, labels = proposed.heads.values[rows], dataset.y[rows]
+    agreed = np.where(proposed.heads.values[held] == dataset.y[held], dataset.y[held], NO_CLASS)
     targets: list[Target] = []
     head = head_predicate(config, source.sites)
     if head is not None:
         targets = [Target(head, values == 0, values != 0)]
     elif config.head == CLASS:
         classes = range(len(dataset.classes))
-        targets = [Target(Predicate("class", (c,)), (labels == c) & (values == c), values != c) for c in classes]
+        targets = [Target(Predicate("class", (c,)), (labels == c) & (values == c), values != c, agreed == c) for c in classes]
     wanted = tuple(target for target in targets if target.positives.any())
     table = select_predicates(proposed.table, proposed.rows(config.memory_mb))
-    return Material(part, select(table, rows), wanted, config)
+    return Material(part, select(table, rows), wanted, config, part_of(source, held))
 
 
 def by_threshold(material: Material, target: Target) -> list[HornClause]:
@@ -99,7 +127,7 @@ def by_peeling(material: Material, target: Target) -> list[HornClause]:
         return []
     config = material.config
     return peel(
-        traced(material.source, [readout.site]),
+        material.layer,
         readout,
         label=int(target.head.arguments[0]),
         rows=target.positives,
@@ -115,10 +143,11 @@ def by_polytopes(material: Material, target: Target) -> list[HornClause]:
         return []
     config = material.config
     return polytopes(
-        traced(material.source, [readout.site]),
+        material.layer,
         readout,
         label=int(target.head.arguments[0]),
         rows=target.positives,
+        holdout=column(material.held_layer, readout.site)[target.holdout],
         clauses=config.max_clauses,
         timeout_s=4 * config.timeout_s,
         seed=config.seed,
@@ -127,12 +156,7 @@ def by_polytopes(material: Material, target: Target) -> list[HornClause]:
 
 def _readout(material: Material, target: Target) -> Readout | None:
     """The layer from the last activation to the output, where the head is a class and there is such a layer."""
-    if target.head.form != "class":
-        return None
-    try:
-        return readout_of(material.source.sites)
-    except BadModel:
-        return None
+    return material.readout if target.head.form == "class" else None
 
 
 SYNTHESES: Mapping[str, Callable[[Material, Target], list[HornClause]]] = {

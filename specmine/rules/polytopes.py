@@ -1,41 +1,72 @@
 """Polytopes of the last hidden layer: clauses whose literals, weighed and added, give every margin (METHODS 4 and 7).
 
 Peeling with boxes adds up the worst of every neuron, but neurons of one layer move together: sums and differences of two or
-three of them spread less than they do alone. Here a body is a polytope of such forms around the samples of a class, each
-threshold at the lowest sample or a little below; while the forms do not add up to every rival's margin, the samples whose
-removal gains most go; then the forms that no margin needs are dropped. The verifier proves the clause afterwards.
+three of them spread less than they do alone. Here a body is a polytope around samples of a class: of the neurons that matter
+most to the margins all small forms may be literals, of the others each by itself. While the forms do not add up to every
+rival's margin, the samples that cost most go; then the thresholds are moved to hold as many samples as the margins allow, in
+turns with the multipliers. The verifier proves the clause afterwards.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specmine.errors import BadData
 from specmine.predicates.predicate import Predicate
-from specmine.predicates.rounding import shorten
 from specmine.rules.clause import HornClause
+from specmine.rules.forms import count_forms, literal_of, small_forms
+from specmine.rules.growing import Prices, Reach, rounded, smoothed, stretched, without_dearest
 from specmine.rules.margins import Margins
 from specmine.rules.peel import Readout
 from specmine.tracing.trace import Trace, column
 from verifier.ops import Array, Relu
 
-_MOST_FORMS = 4000
-_MOST_SAMPLES = 2000
-_PEEL_SHARE = 0.05
+_MOST_SAMPLES = 6000
+_MOST_ENTRIES = 40_000_000
+_MOST_NEURONS = 32
+_SMOOTHED_ROWS = 1500
+_PEEL_SHARE = 0.1
 _SPARE = 1e-3
-_IN_FRONT = 8
+_TURNS = 4
+_TRIED = 2
+_PATIENCE = 2
+_LEAST_WIDTH = 0.05
+_USED = 1e-9
+_FLOAT32 = 1e-5  # of a form's deviation: room for the rounding of its values
+
+Rows = NDArray[np.bool_] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
-    """What is known of one class: values (samples, neurons) of its samples, and the margins to keep."""
+class _Body:
+    """forms: (literals, neurons), each at least its threshold (literals,)."""
+
+    forms: Array
+    thresholds: Array
+
+    def holds(self, values: Array) -> NDArray[np.bool_]:
+        """Which rows (samples,) of values (samples, neurons) satisfy every literal."""
+        return np.asarray((values @ self.forms.T >= self.thresholds).all(axis=1), dtype=np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class _Class:
+    """What is known of one class: values (samples, neurons) of its samples, and the margins to keep; floor: whether every
+    neuron is at least 0."""
 
     values: Array
     goals: Array
     offsets: Array
     floor: bool
+
+    @cached_property
+    def spare(self) -> float:
+        """What must be left of every margin for the rounding of a later proof."""
+        return _SPARE * float(np.abs(self.goals @ self.values.T + self.offsets[:, None]).mean())
 
 
 def polytopes(
@@ -43,182 +74,207 @@ def polytopes(
     readout: Readout,
     *,
     label: int,
-    rows: NDArray[np.bool_] | NDArray[np.int64],
+    rows: Rows,
+    holdout: Array | None = None,
     clauses: int = 4,
-    room: float = 0.5,
+    rooms: Sequence[float] = (0.0, 0.5),
     timeout_s: float = 30.0,
     seed: int = 0,
 ) -> list[HornClause]:
     """At most `clauses` clauses for class(label), each over the samples `rows` that the ones before leave uncovered.
 
-    room: how far below the lowest sample a threshold lies, in standard deviations of its form over the samples: room for new
-    samples. Ends early where no sample is left, none can be covered, or the time is over. Raises BadData for a label that is
+    holdout: values (samples, neurons) of the site on other samples of the class, of which each clause must cover some that the
+    ones before leave; without them, the samples themselves. rooms: how far below the lowest sample a threshold should lie, in
+    standard deviations of its form: room for new samples; of several the one is taken whose first clauses cover most of the
+    hold-out. Ends early where no sample is left, none can be covered, or the time is over. Raises BadData for a label that is
     no class of the read-out, or a count below 1.
     """
     classes = len(readout.bias)
     if classes < 2 or not 0 <= label < classes or clauses < 1:
         raise BadData(f"label must be one of 0 to {classes - 1} and clauses at least 1, got {label} and {clauses}")
     end = time.monotonic() + timeout_s
-    values = column(trace, readout.site)[rows]
-    generator = np.random.default_rng(seed)
-    if len(values) > _MOST_SAMPLES:
-        values = values[np.sort(generator.choice(len(values), _MOST_SAMPLES, replace=False))]
-    if len(values) < 2:
+    known = _class_of(trace, readout, label, rows)
+    if len(known.values) < 2:
         return []
-    rivals = [rival for rival in range(classes) if rival != label]
+    judged = known.values if holdout is None or not len(holdout) else holdout
+    bodies = _best_begun(known, judged, rooms, min(clauses, _TRIED), end, seed)
+    return [_clause(readout.site, label, body) for body in _bodies(known, judged, *bodies, clauses, end, seed)]
+
+
+def _best_begun(
+    known: _Class, judged: Array, rooms: Sequence[float], clauses: int, end: float, seed: int
+) -> tuple[list[_Body], float]:
+    """The first bodies that cover most of `judged`, and their room."""
+    begun: list[tuple[list[_Body], float]] = []
+    for place, room in enumerate(rooms):
+        now = time.monotonic()
+        begun.append((_bodies(known, judged, [], room, clauses, now + (end - now) / (len(rooms) - place + 1), seed), room))
+    return max(begun, key=lambda made: (_covered(made[0], judged).sum(), _covered(made[0], known.values).sum()))
+
+
+def _class_of(trace: Trace, readout: Readout, label: int, rows: Rows) -> _Class:
+    values = column(trace, readout.site)[rows]
+    rivals = [rival for rival in range(len(readout.bias)) if rival != label]
     producer = trace.sites.network.producers.get(trace.sites.value(readout.site))
     floor = producer is not None and isinstance(producer.op, Relu)
-    layer = _Layer(values, readout.weight[label] - readout.weight[rivals], readout.bias[label] - readout.bias[rivals], floor)
-    forms = _forms(layer, room)
-    left = np.ones(len(values), dtype=bool)
-    found: list[HornClause] = []
-    while len(found) < clauses and left.any() and time.monotonic() < end:
-        body = _body(layer, forms, left, room, end)
-        if body is None:
+    return _Class(values, readout.weight[label] - readout.weight[rivals], readout.bias[label] - readout.bias[rivals], floor)
+
+
+def _covered(bodies: Sequence[_Body], values: Array) -> NDArray[np.bool_]:
+    covered = np.zeros(len(values), dtype=bool)
+    for body in bodies:
+        covered |= body.holds(values)
+    return covered
+
+
+def _bodies(
+    known: _Class, judged: Array, begun: Sequence[_Body], room: float, clauses: int, end: float, seed: int
+) -> list[_Body]:
+    """Bodies after those begun, until there are so many, or several in a row cover nothing new of `judged`."""
+    generator = np.random.default_rng([seed, len(begun)])
+    bodies, useful = list(begun), len(begun)
+    left, left_judged = ~_covered(begun, known.values), ~_covered(begun, judged)
+    while len(bodies) < clauses and useful + _PATIENCE > len(bodies) and left.any() and time.monotonic() < end:
+        body = _body(known, np.flatnonzero(left), room, end, generator)
+        if body is None or not (body.holds(known.values) & left).any():
             break
-        chosen, thresholds = body
-        covered = (values @ chosen.T >= thresholds).all(axis=1)
-        if not (covered & left).any():
+        bodies.append(body)
+        left &= ~body.holds(known.values)
+        new = left_judged & body.holds(judged)
+        left_judged &= ~new
+        useful = len(bodies) if new.any() else useful
+    return bodies[: max(useful, 1)]
+
+
+def _body(known: _Class, left: NDArray[np.int64], room: float, end: float, generator: np.random.Generator) -> _Body | None:
+    """A body that holds many of the samples left; None where none is found in time."""
+    if len(left) > _MOST_SAMPLES:
+        left = np.sort(generator.choice(left, _MOST_SAMPLES, replace=False))
+    layer = _layer(known, left)
+    found = _peeled(layer, room, end)
+    best, most = found, 0
+    for turn in range(_TURNS):
+        if found is None or found.prices.left(found.thresholds).min() <= 0:
             break
-        literals = [_literal(readout.site, form, t) for form, t in zip(chosen, thresholds.tolist(), strict=True)]
-        found.append(HornClause(Predicate("class", (label,)), tuple(literals)))
-        left &= ~covered
-    return found
+        last = turn == _TURNS - 1 or time.monotonic() > end
+        moved = _moved(layer, found, max(room, _LEAST_WIDTH), generator, smooth=not last)
+        holds = (layer.values[:, moved.forms] >= moved.thresholds).all(axis=1)
+        if holds.sum() > most:
+            best, most = moved, int(holds.sum())
+        if last or not holds.any():
+            break
+        found = _weighed(layer, layer.values[holds].min(axis=0) - _FLOAT32 * layer.unit)
+    return None if best is None else _written(layer, best)
 
 
-def _forms(layer: _Layer, room: float) -> Array:
-    """Forms (forms, neurons): every neuron and chosen pairs with both signs, and the triples that a first look finds useful."""
-    pairs = _pairs(layer.values)
-    margins = _first_look(layer, pairs, room)
-    triples = _triples(pairs[margins.used])
-    if not len(triples):
-        return pairs
-    everything = np.vstack([pairs, triples])
-    used = _first_look(layer, everything, room).used
-    return np.vstack([pairs, everything[used[used >= len(pairs)]]])
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """The forms of one body and their values (samples, forms) on the samples it is to hold.
+
+    forms: (forms, neurons): small forms of some neurons, which `margins` weighs, then each other neuron with both signs, for
+    which `others` (rivals, forms) are the only multipliers. unit: (forms,) deviations.
+    """
+
+    known: _Class
+    forms: NDArray[np.int8]
+    values: NDArray[np.float32]
+    unit: Array
+    margins: Margins
+    others: Array
+
+    @cached_property
+    def single(self) -> NDArray[np.bool_]:
+        """Which forms are one neuron."""
+        return np.asarray(np.abs(self.forms).sum(axis=1) == 1, dtype=np.bool_)
+
+    def reach(self, places: NDArray[np.int64]) -> Reach:
+        """Between which values some of the forms always lie."""
+        if not self.known.floor:
+            return Reach(np.full(len(places), -np.inf), np.full(len(places), np.inf))
+        signs = np.where(self.single, self.forms.sum(axis=1), 0)[places]
+        return Reach(np.where(signs > 0, 0, -np.inf), np.where(signs < 0, 0, np.inf))
 
 
-def _first_look(layer: _Layer, forms: Array, room: float) -> Margins:
-    margins = Margins(forms, layer.goals, layer.offsets, layer.floor)
-    margins.solve(_thresholds(layer.values @ forms.T, room))
-    return margins
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The forms with multipliers, by place, their thresholds, and the prices of moving these."""
+
+    forms: NDArray[np.int64]
+    thresholds: Array
+    prices: Prices
 
 
-def _thresholds(values: Array, room: float, spread: Array | None = None) -> Array:
-    """Thresholds (forms,) a little below the lowest of the values (samples, forms)."""
-    return np.asarray(values.min(axis=0) - room * (values.std(axis=0) if spread is None else spread))
-
-
-def _pairs(values: Array) -> Array:
-    """Single neurons and pairs, both signs each: all pairs of a small layer, else those that spread least for their parts."""
+def _layer(known: _Class, rows: NDArray[np.int64]) -> _Layer:
+    """The neurons that move the margins most get small forms, as many as memory allows."""
+    values = known.values[rows]
     neurons = values.shape[1]
-    covariance = np.atleast_2d(np.cov(values, rowvar=False))
-    deviation = np.sqrt(np.diag(covariance))
-    first, second = np.triu_indices(neurons, 1)
-    both = deviation[first] + deviation[second]
-    shared = np.abs(covariance[first, second])
-    gain = both - np.sqrt(np.maximum(deviation[first] ** 2 + deviation[second] ** 2 - 2 * shared, 0))
-    most = max(0, _MOST_FORMS - 2 * neurons) // 4
-    kept = np.sort(np.argsort(-gain, kind="stable")[:most])
-    unit = np.eye(neurons)
-    parts = [unit, -unit]
-    for one, other in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-        parts.append(one * unit[first[kept]] + other * unit[second[kept]])
-    return np.vstack(parts)
+    together = min(neurons, _MOST_NEURONS)
+    while together > 2 and count_forms(together) * len(rows) > _MOST_ENTRIES:
+        together -= 1
+    effect = np.abs(known.goals).max(axis=0) * values.std(axis=0)
+    chosen = np.sort(np.argsort(-effect, kind="stable")[:together])
+    rest = np.setdiff1d(np.arange(neurons), chosen)
+    small, unit = small_forms(together), np.eye(neurons, dtype=np.int8)[rest]
+    forms = np.zeros((len(small), neurons), dtype=np.int8)
+    forms[:, chosen] = small
+    forms = np.vstack([forms, unit, -unit])
+    of_forms = np.hstack([values[:, chosen].astype(np.float32) @ small.T.astype(np.float32), values[:, rest], -values[:, rest]])
+    goals = known.goals[:, rest]
+    others = np.hstack([np.maximum(goals, 0), np.maximum(-goals, 0)])
+    margins = Margins(small, known.goals[:, chosen], np.zeros(len(goals)), known.floor)
+    of_forms = of_forms.astype(np.float32)
+    return _Layer(known, forms, of_forms, of_forms.std(axis=0).astype(np.float64), margins, others)
 
 
-def _triples(forms: Array) -> Array:
-    """Sums of two neurons against a third that add one neuron to a given pair; none twice, at most so many."""
-    neurons = forms.shape[1]
-    found: dict[tuple[int, ...], None] = {}
-    for form in forms.astype(int):
-        if np.abs(form).sum() != 2:
-            continue
-        for neuron in np.flatnonzero(form == 0).tolist():
-            signs = (1, -1) if form.sum() == 0 else (-int(np.sign(form.sum())),)
-            for sign in signs:
-                triple = form.copy()
-                triple[neuron] = sign
-                found[tuple(triple.tolist())] = None
-    return np.array(list(found)[:_MOST_FORMS], dtype=np.float64).reshape(-1, neurons)
+def _weighed(layer: _Layer, thresholds: Array) -> _Found:
+    """The best multipliers for thresholds (forms,)."""
+    count = len(layer.margins.forms)
+    unit = layer.unit[:count] + 1e-3 * layer.unit[:count].mean()
+    layer.margins.solve(thresholds[:count], unit=unit)
+    multipliers = np.hstack([layer.margins.multipliers, layer.others])
+    used = np.flatnonzero((multipliers > _USED).any(axis=0))
+    lost = np.where(np.isfinite(layer.margins.margins), 0, np.inf)
+    prices = Prices(multipliers[:, used], layer.known.offsets - layer.known.spare - lost)
+    return _Found(used, thresholds[used], prices)
 
 
-def _body(layer: _Layer, forms: Array, left: NDArray[np.bool_], room: float, end: float) -> tuple[Array, Array] | None:
-    """Forms (literals, neurons) with thresholds (literals,) that add up to every margin; None where none are found."""
-    values = layer.values @ forms.T
-    spread = values.std(axis=0)
-    margins = Margins(forms, layer.goals, layer.offsets, layer.floor)
-    spare = _SPARE * float(np.abs(layer.goals @ layer.values.T).mean())
-    thresholds = _peeled(values, spread, margins, np.flatnonzero(left), room, spare, end)
-    if thresholds is None:
-        return None
-    used = margins.used  # programs of these alone are far smaller
-    forms, thresholds = forms[used], thresholds[used]
-    margins = Margins(forms, layer.goals, layer.offsets, layer.floor)
-    margins.solve(thresholds)
-    chosen = _needed(margins, spread[used], spare, end)
-    forms, thresholds = forms[chosen], thresholds[chosen]
-    rounded = np.array([shorten(t, down=True) for t in thresholds.tolist()])
-    if Margins(forms, layer.goals, layer.offsets, layer.floor).solve(rounded) > spare / 2:
-        thresholds = rounded
-    return forms, thresholds
-
-
-def _peeled(
-    values: Array, spread: Array, margins: Margins, kept: NDArray[np.int64], room: float, spare: float, end: float
-) -> Array | None:
-    """Thresholds (forms,) for as many of the kept samples as the margins allow; None where they allow none."""
-    scale = float(np.abs(margins.goals).sum(axis=1).max() * spread.max()) + spare + 1e-300
-    while len(kept) and time.monotonic() < end:
-        inside = values[kept]
-        thresholds = _thresholds(inside, room, spread)
-        least = margins.solve(thresholds)
-        if least > spare:
-            return thresholds
-        if len(kept) == 1 or not np.isfinite(least):
+def _peeled(layer: _Layer, room: float, end: float) -> _Found | None:
+    """Forms around as many samples as the margins allow, with room below the lowest; None where they allow none in time."""
+    kept = np.arange(len(layer.values))
+    while len(kept) > 1 and time.monotonic() < end:
+        found = _weighed(layer, layer.values[kept].min(axis=0) - room * layer.unit)
+        least = found.prices.left(found.thresholds).min()
+        if least > 0:
+            return found
+        if not np.isfinite(least) or len(kept) == 2:
             return None
-        deficit = np.maximum(spare - margins.margins, 0)
-        lowest, second = np.partition(inside, 1, axis=0)[:2]
-        price = (deficit @ margins.multipliers) * (second - lowest)
-        gain = np.bincount(inside.argmin(axis=0), weights=price, minlength=len(inside))
-        count = max(1, int(len(kept) * _PEEL_SHARE * float(deficit.max() / (deficit.max() + scale))))
-        kept = np.delete(kept, np.argsort(-gain, kind="stable")[:count])
+        values = layer.values[np.ix_(kept, found.forms)].astype(np.float64)
+        most = max(1, int(_PEEL_SHARE * len(kept)))
+        kept = kept[without_dearest(values, room * layer.unit[found.forms], found.prices, most=most)]
     return None
 
 
-def _needed(margins: Margins, spread: Array, spare: float, end: float) -> NDArray[np.int64]:
-    """Forms that no margin can spare together, found by dropping those that carry least first, several at a time."""
-    order = np.argsort((margins.multipliers * spread).max(axis=0), kind="stable")
-    size = max(1, len(order) // _IN_FRONT)
-    while time.monotonic() < end:
-        place = 0
-        while place < len(order) and time.monotonic() < end:
-            some = order[place : place + size]
-            if margins.without(some, least=spare):
-                order = np.delete(order, slice(place, place + size))
-            else:
-                place += size
-        if size == 1:
-            break
-        size //= 2
-    return np.sort(order)
+def _moved(layer: _Layer, found: _Found, width: float, generator: np.random.Generator, *, smooth: bool) -> _Found:
+    """The thresholds moved to hold more samples: to where they are likely to hold new ones too, and over one more of these."""
+    values = layer.values[:, found.forms].astype(np.float64)
+    thresholds = found.thresholds
+    if smooth:
+        some = values
+        if len(some) > _SMOOTHED_ROWS:
+            some = some[np.sort(generator.choice(len(some), _SMOOTHED_ROWS, replace=False))]
+        unit = layer.unit[found.forms] + 1e-3 * layer.unit.mean()
+        thresholds = smoothed(some, thresholds, found.prices, width=width * unit, reach=layer.reach(found.forms))
+    return _Found(found.forms, stretched(values, thresholds, found.prices), found.prices)
 
 
-def _literal(site: str, form: Array, threshold: float) -> Predicate:
-    """The literal form >= threshold."""
-    plus, minus = np.flatnonzero(form > 0).tolist(), np.flatnonzero(form < 0).tolist()
-    least, most = threshold, 0.0 - threshold
-    match len(plus), len(minus):
-        case 1, 0:
-            return Predicate("above", (site, plus[0], least))
-        case 0, 1:
-            return Predicate("inactive", (site, minus[0])) if most == 0 else Predicate("below", (site, minus[0], most))
-        case 2, 0:
-            return Predicate("sum_above", (site, plus[0], site, plus[1], least))
-        case 0, 2:
-            return Predicate("sum_below", (site, minus[0], site, minus[1], most))
-        case 1, 1:
-            return Predicate("less_by", (site, minus[0], site, plus[0], least))
-        case 2, 1:
-            return Predicate("sum_over", (site, plus[0], site, plus[1], site, minus[0], least))
-    return Predicate("sum_under", (site, minus[0], site, minus[1], site, plus[0], most))
+def _written(layer: _Layer, found: _Found) -> _Body:
+    """The body in short decimals; that a neuron is at least 0 is no literal where it always is."""
+    thresholds = rounded(found.thresholds, found.prices)
+    forms = layer.forms[found.forms]
+    always = layer.single[found.forms] & (forms.sum(axis=1) > 0) & (thresholds <= 0) & layer.known.floor
+    return _Body(forms[~always].astype(np.float64), thresholds[~always])
+
+
+def _clause(site: str, label: int, body: _Body) -> HornClause:
+    literals = [literal_of(site, form, t) for form, t in zip(body.forms, body.thresholds.tolist(), strict=True)]
+    return HornClause(Predicate("class", (label,)), tuple(literals))

@@ -34,6 +34,7 @@ from verifier.domains.relaxations import (
     undecided,
     values_read,
 )
+from verifier.engines.premise import stopped_at
 from verifier.engines.problem import Batch, GoalRow, Goals, Group, gather, goal_rows, relation_atoms
 from verifier.engines.record import close_of, steps_of
 from verifier.network import Network
@@ -64,6 +65,17 @@ def start_batch(groups: Sequence[Group]) -> Batch:
     multiplied = tuple(name for name in network.shapes if name in named)
     relations = relation_atoms(network, groups)
     return Batch(network, tuple(groups), intervals(known), known.empty, relations, multiplied, ((),) * len(groups))
+
+
+def resumed(known: Sequence[Batch]) -> Batch:
+    """One batch of batches over the same network, each entry with the bounds and the steps that it has."""
+    batch = start_batch([group for part in known for group in part.groups])
+    bounds = {
+        v: (torch.cat([part.bounds[v][0] for part in known]), torch.cat([part.bounds[v][1] for part in known]))
+        for v in batch.bounds
+    }
+    empty = torch.cat([part.empty for part in known])
+    return replace(batch, bounds=bounds, empty=empty, steps=tuple(steps for part in known for steps in part.steps))
 
 
 def push(
@@ -229,23 +241,27 @@ def climb(
     steps: int,
     target: float = torch.inf,
     warm: Choices | None = None,
+    programs: bool = False,
     out_of_time: Clock = never,
 ) -> Optimised:
     """Optimise rows from the best of several starts: no multipliers, or those that stop the pass at one of `multiplied`.
 
     plain: slopes (batch, spec, size). Stopping at v means to cancel every coefficient there against the bounds of v, which is
-    what proves a clause whose body confines a whole layer.
+    what proves a clause whose body confines a whole layer; with programs, the relations about v are weighed first.
     """
     seen: dict[str, Tensor] = {}
     zeros = {v: torch.zeros(*rows.constant.shape, network.size(v), dtype=rows.constant.dtype) for v in multiplied}
     no_atoms = None if atoms is None else torch.zeros(*rows.constant.shape, atoms.bias.shape[1], dtype=rows.constant.dtype)
-    start = replace(plain, lower=zeros, upper=zeros, atoms=no_atoms)
+    start = plain_start = replace(plain, lower=zeros, upper=zeros, atoms=no_atoms)
     with torch.no_grad():
         best = lower_bounds(network, bounds, rows, start, atoms=atoms, seen=seen)
         scales = {v: seen[v].abs().mean(-1, keepdim=True) + 1e-9 for v in multiplied if v in seen}
         for v in scales:
             stop = replace(start, lower={**zeros, v: seen[v].clamp(min=0)}, upper={**zeros, v: (-seen[v]).clamp(min=0)})
             best, start = _better(network, bounds, rows, atoms, best, start, stop)
+            if programs and atoms is not None and not bool((best > target).all()):
+                weighed = stopped_at(v, seen[v], plain_start, atoms, bounds, best <= target)
+                best, start = _better(network, bounds, rows, atoms, best, start, weighed or start)
         if warm is not None:
             best, start = _better(network, bounds, rows, atoms, best, start, pinned(network, bounds, warm))
     if not steps or bool((best > target).all()):
@@ -298,6 +314,7 @@ def _bound_goal_rows(
         steps=steps,
         target=target,
         warm=warm,
+        programs=warm is None,
         out_of_time=out_of_time,
     )
 

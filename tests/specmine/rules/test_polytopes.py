@@ -69,7 +69,7 @@ def test_clauses_of_small_networks_hold_exactly(seed):
         rows = samples.predictions == label
         if rows.sum() < 2:
             continue
-        clauses = polytopes(samples, readout, label=label, rows=rows, clauses=3, room=0.1)
+        clauses = polytopes(samples, readout, label=label, rows=rows, clauses=3, rooms=(0.1,))
         covered = np.zeros(200, dtype=bool)
         for clause in clauses:
             assert implied_by_the_layer_alone(clause, sites, readout), clause
