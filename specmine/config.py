@@ -16,7 +16,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Locality = Literal["window", "layer", "neighbour"]
 Synthesis = Literal["threshold", "smallest", "peel", "polytope", "cover", "layered"]
 
-REGION = re.compile(r"domain|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
+REGION = re.compile(r"domain|data|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
 
 
 class Config(BaseModel):
@@ -62,7 +62,9 @@ class Config(BaseModel):
         description="layered theories: layers before the last hidden one, the input last; to the first hidden one by default",
     )
     max_clauses: Count = Field(4, description="clauses a class from each way of synthesis")
-    regions: tuple[str, ...] = Field(("domain",), description="where to prove: domain, or ball:RADIUS around samples")
+    regions: tuple[str, ...] = Field(
+        ("domain",), description="where to prove: domain, data (the range of the mining samples), or ball:RADIUS"
+    )
     balls_per_class: Count = Field(3, description="balls a class and radius")
     timeout_s: Seconds = Field(5.0, description="seconds to decide one claim")
     budget_s: Seconds = Field(100.0, description="seconds to decide all claims; the rest stay unchecked")
@@ -79,7 +81,7 @@ class Config(BaseModel):
         for region in regions:
             if not REGION.fullmatch(region):
                 raise ValueError(
-                    f"{region!r} is not a region; write domain, or ball:RADIUS with a radius >= 0, such as ball:0.05"
+                    f"{region!r} is not a region; write domain, data, or ball:RADIUS with a radius >= 0, such as ball:0.05"
                 )
         return regions
 

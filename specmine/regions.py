@@ -1,4 +1,4 @@
-"""From data to input regions: the whole input domain, and balls around samples, clipped to it."""
+"""From data to input regions: the whole input domain, the box of the mining samples, balls around samples in the domain."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from specmine.config import REGION
-from specmine.data import Dataset
+from specmine.data import MINE, Dataset
 from specmine.errors import BadConfig
 from verifier.ops import Array
 from verifier.region import Ball, Box
 
 DOMAIN = "domain"
+DATA = "data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +29,26 @@ def domain_of(dataset: Dataset) -> NamedRegion:
     return NamedRegion(DOMAIN, dataset.domain)
 
 
-def radius_of(wanted: str) -> float | None:
-    """The radius of a wanted region's text, None for the whole domain.
+def data_box_of(dataset: Dataset) -> NamedRegion:
+    """The range of each input over the mining samples: what is proved over it is not proved over the domain."""
+    rows = np.asarray(dataset.x[dataset.split == MINE], dtype=np.float64).reshape(-1, dataset.domain.size)
+    return NamedRegion(DATA, Box(rows.min(axis=0), rows.max(axis=0)))
 
-    >>> radius_of("ball:0.05"), radius_of("domain")
-    (0.05, None)
+
+def box_of(dataset: Dataset, wanted: str) -> NamedRegion:
+    """The box that a wanted region's text other than a ball's names."""
+    return data_box_of(dataset) if wanted == DATA else domain_of(dataset)
+
+
+def radius_of(wanted: str) -> float | None:
+    """The radius of a wanted region's text, None for the whole domain and the box of the data.
+
+    >>> radius_of("ball:0.05"), radius_of("domain"), radius_of("data")
+    (0.05, None, None)
     """
     match = REGION.fullmatch(wanted)
     if not match:
-        raise BadConfig(f"{wanted!r} is not a region; write domain, or ball:RADIUS such as ball:0.05")
+        raise BadConfig(f"{wanted!r} is not a region; write domain, data, or ball:RADIUS such as ball:0.05")
     return None if match["radius"] is None else float(match["radius"])
 
 

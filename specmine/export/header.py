@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from specmine.regions import DOMAIN
 from specmine.spec import Claim, Spec
 from specmine.stats import evidence_text
 from specmine.stats.evidence import SPLITS
@@ -41,4 +42,5 @@ def region_text(claim: Claim) -> str:
     if isinstance(region.region, Ball):
         radius = region.region.radius
         return f"{region.name}, the L-infinity ball of radius {radius} around row {region.sample}, clipped to the domain"
-    return f"{region.name}, the whole input domain, a box in {region.region.size} inputs"
+    words = "the whole input domain" if region.name == DOMAIN else "the range of the mining samples"
+    return f"{region.name}, {words}, a box in {region.region.size} inputs"

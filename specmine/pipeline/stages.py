@@ -18,7 +18,7 @@ from specmine.pipeline.run import CLAIMS, FAMILIES, STRONGEST, Run
 from specmine.pipeline.synthesis import Material, material_of, synthesise
 from specmine.predicates.form import Bits
 from specmine.queries import body_parts
-from specmine.regions import NamedRegion, ball_around, ball_centers, domain_of, radius_of
+from specmine.regions import NamedRegion, ball_around, ball_centers, box_of, radius_of
 from specmine.report import report_html
 from specmine.rules.clause import HornClause
 from specmine.rules.syntax import parse_clause
@@ -158,7 +158,8 @@ def _pairs(
     for text in wanted:
         radius = radius_of(text)
         if radius is None:
-            yield from ((clause, domain_of(dataset)) for clause in clauses)
+            box = box_of(dataset, text)
+            yield from ((clause, box) for clause in clauses)
             continue
         for clause in clauses:
             rows = np.flatnonzero(fires[clause] & (dataset.split != MINE))

@@ -1,8 +1,20 @@
 """From claims to verdicts: many at once, each written down, each proof with a witness or found vacuous."""
 
 from specmine.verification.proving import CERTIFICATES, Effort, outcomes, prove
+from specmine.verification.radius import Radius, largest_radius
 from specmine.verification.recheck import check_claims
 from specmine.verification.store import Record, Store
 from specmine.verification.witness import sample_witness
 
-__all__ = ["CERTIFICATES", "Effort", "Record", "Store", "check_claims", "outcomes", "prove", "sample_witness"]
+__all__ = [
+    "CERTIFICATES",
+    "Effort",
+    "Radius",
+    "Record",
+    "Store",
+    "check_claims",
+    "largest_radius",
+    "outcomes",
+    "prove",
+    "sample_witness",
+]

@@ -2,14 +2,35 @@ import numpy as np
 import pytest
 import toy
 
+from specmine.data import MINE
 from specmine.errors import BadConfig
-from specmine.regions import ball_around, ball_centers, domain_of, radius_of
+from specmine.pipeline.stages import verify_stage
+from specmine.regions import ball_around, ball_centers, box_of, data_box_of, domain_of, radius_of
 from verifier.region import exact_bounds
 
 
 def test_the_domain_is_the_data_sets():
     region = domain_of(toy.dataset())
     assert region.name == "domain" and region.region.upper.tolist() == [1.0, 1.0]
+
+
+def test_the_box_of_the_data_is_that_of_the_mining_samples():
+    data = toy.dataset()
+    mined = data.x[data.split == MINE].reshape(-1, 2)
+    region = data_box_of(data)
+    assert region.name == "data" and region.sample is None
+    assert region.region.lower.tolist() == mined.min(axis=0).tolist()
+    assert region.region.upper.tolist() == mined.max(axis=0).tolist()
+    assert (region.region.upper < 1).all(), "smaller than the domain, or the next lines would say nothing"
+    assert box_of(data, "data").region.upper.tolist() == region.region.upper.tolist()
+    assert box_of(data, "domain").region.upper.tolist() == [1.0, 1.0]
+
+
+def test_claims_over_the_data_are_not_counted_as_verified(tmp_path):
+    done = verify_stage(toy.run(tmp_path, regions=("data",)))
+    proved = [claim for claim in done.claims if claim.outcome.verdict == "proved"]
+    assert proved and all(claim.region.name == "data" for claim in done.claims)
+    assert done.verified == () and done.verified_recall == 0
 
 
 def test_a_ball_is_clipped_to_the_domain():
@@ -33,5 +54,5 @@ def test_centers_are_correct_samples_of_every_class():
 
 
 def test_radius_of_bad_text():
-    with pytest.raises(BadConfig, match="write domain, or ball:RADIUS"):
+    with pytest.raises(BadConfig, match="write domain, data, or ball:RADIUS"):
         radius_of("sphere")

@@ -122,7 +122,7 @@ BAD = {
     "an unknown verb": (lambda f: ["dig"], "No such command"),
     "an unknown data set": (lambda f: ["mine", "digit"], "digits"),
     "no data": (lambda f: ["mine"], "give the data once"),
-    "a bad region": (lambda f: ["mine", *given(f), "--region", "cube"], "write domain, or ball:RADIUS"),
+    "a bad region": (lambda f: ["mine", *given(f), "--region", "cube"], "write domain, data, or ball:RADIUS"),
     "a bad engine": (
         lambda f: ["verify", *given(f), "--clause", "class(0) :- true.", "--engine", "magic"],
         "no engine 'magic'",
