@@ -15,12 +15,12 @@ from verifier.check import check
 from verifier.domains.choices import Choices, select
 from verifier.domains.relaxations import relaxed_nodes, undecided, values_read
 from verifier.engines.attack import Attack
-from verifier.engines.bound import bound_goals, closes, start_batch, tighten
+from verifier.engines.bound import bound_goals, closes, resumed, start_batch, tighten
 from verifier.engines.boxes import BoxSearch, can_split_inputs, split_inputs
 from verifier.engines.lp_tree import lp_search
 from verifier.engines.milp import decide_milp
 from verifier.engines.points import point_test
-from verifier.engines.problem import Batch, GoalRow, Group, Searched, groups
+from verifier.engines.problem import Batch, GoalRow, Group, Searched, entries_of, groups
 from verifier.engines.smt import decide_smt
 from verifier.engines.split import branch_and_bound
 from verifier.network import Network
@@ -64,7 +64,8 @@ class Turn:
 class Case:
     """A query on its way to a decision: the proof of each of its groups found so far, and the best bound of the others.
 
-    begun: the searches by boxes that other turns have left unfinished.
+    begun: the searches by boxes that other turns have left unfinished. roots: of each group whose neurons were bounded with
+    optimised choices, the batch of it alone that holds these bounds.
     """
 
     position: int
@@ -73,6 +74,7 @@ class Case:
     proofs: dict[int, tuple[ProofGroup, ...]] = field(default_factory=dict)
     bounds: dict[int, float] = field(default_factory=dict)
     begun: dict[Group, BoxSearch] = field(default_factory=dict)
+    roots: dict[int, Batch] = field(default_factory=dict)
     undecided: int | None = None
     seconds: float = 0.0
     splits: int = 0
@@ -171,6 +173,7 @@ class Strategy:
             if case in verdicts:
                 self.open.remove(case)
                 case.begun.clear()
+                case.roots.clear()
                 yield case.position, Decision(verdicts[case], turn.engine, case.seconds, case.bound, case.splits)
 
     def _tell(self, case: Case, bounds: Callable[[], Mapping[int, float]], splits: int) -> None:
@@ -213,6 +216,8 @@ class Strategy:
                 batch, bounded = self._batch(pieces), pieces
             if neuron_steps:
                 batch = tighten(batch, steps=neuron_steps, out_of_time=self._out_of_time)
+                for k, piece in enumerate(pieces):
+                    piece.case.roots[piece.number] = entries_of(batch, [k])
             self._close(batch, pieces, rounds=rounds)
         return _certified(cases)
 
@@ -278,7 +283,8 @@ class Strategy:
         if not all(case.groups[p.number].goals for p in pieces):
             case.reasons.append(f"{name}: a disjunct without atoms, which nothing refutes")
             return {}
-        batch = self._batch(pieces)
+        roots = [] if name == "boxes" else [case.roots[p.number] for p in pieces if p.number in case.roots]
+        batch = resumed(roots) if len(roots) == len(pieces) else self._batch(pieces)
         closed = self._close(batch, pieces, rounds=rounds)
         left = {
             k: frozenset(batch.groups[k].disjuncts) - {close.disjunct for close in closed[k]}

@@ -11,6 +11,7 @@ from laws.networks import chain, random_network
 from verifier import strategy
 from verifier.check import check
 from verifier.engines import attack
+from verifier.engines.problem import Batch, Searched
 from verifier.errors import BadQuery
 from verifier.evaluate import evaluate
 from verifier.formats import read_network
@@ -130,6 +131,25 @@ def test_progress_is_told_while_a_query_is_worked_on(engine: str, monkeypatch: p
     assert {k for k, _ in told} == {1}  # the other is decided before there is anything to tell
     bounds = [p.bound for _, p in told if p.bound is not None]
     assert bounds and max(bounds) <= 0.05 + 1e-9  # y is 2 at most, and no bound says better
+
+
+def test_a_search_begins_with_the_bounds_that_earlier_turns_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network("sigmoids", seed=0)
+    query = Query(network, Box(-np.ones(3), np.ones(3)), at_least(network.output, 0, 0.0))
+    begun: list[Batch] = []
+
+    def searched(batch: Batch, *_: object, **__: object) -> Searched:
+        begun.append(batch)
+        return Searched({}, {0: -1.0}, frozenset(), {0: 0})
+
+    monkeypatch.setattr(strategy, "branch_and_bound", searched)
+    for turns in (("split",), ("optimise", "split")):
+        strategy_ = strategy.Strategy([query], [strategy.Turn(t) for t in turns], name="", timeout_s=20, starts=None, seed=0)
+        list(strategy_.run())
+    plain, bounded = begun
+    widths = [{v: float((high - low).sum()) for v, (low, high) in batch.bounds.items()} for batch in begun]
+    assert all(widths[1][v] <= widths[0][v] for v in plain.bounds) and widths[1] != widths[0]
+    assert len(bounded.steps[0]) > len(plain.steps[0])
 
 
 def test_trivial_assertions() -> None:

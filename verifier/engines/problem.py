@@ -1,7 +1,7 @@
 """A query as the bound engines see it: groups of disjuncts over common atoms, and the tensors of a batch of groups."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -122,6 +122,14 @@ class Batch:
     atoms: Atoms | None
     multiplied: tuple[str, ...]
     steps: tuple[tuple[Step, ...], ...]
+
+
+def entries_of(batch: Batch, positions: Sequence[int]) -> Batch:
+    """Some entries of a batch."""
+    rows = torch.tensor(positions)
+    groups, steps = tuple(batch.groups[k] for k in positions), tuple(batch.steps[k] for k in positions)
+    atoms = None if batch.atoms is None else batch.atoms.select(rows)
+    return replace(batch, groups=groups, bounds=gather(batch.bounds, rows), empty=batch.empty[rows], atoms=atoms, steps=steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from verifier.engines.problem import (
     Report,
     Searched,
     TryPoints,
+    entries_of,
     gather,
     relation_atoms,
     unheard,
@@ -193,7 +194,7 @@ class _Search:
         trees = self.open_trees()
         entries = torch.tensor(trees)
         bound = None if self.batch.multiplied else self._bounder(torch.tensor(trees))
-        tight = tighten(_entries(self.batch, trees), steps=steps, out_of_time=self.out_of_time, bound=bound)
+        tight = tighten(entries_of(self.batch, trees), steps=steps, out_of_time=self.out_of_time, bound=bound)
         bounds = {
             v: (low.index_copy(0, entries, tight.bounds[v][0]), high.index_copy(0, entries, tight.bounds[v][1]))
             for v, (low, high) in self.batch.bounds.items()
@@ -241,7 +242,7 @@ class _Search:
     def bounding_work(self, steps: int) -> float:
         """What it takes to bound the neurons of the open trees' roots again."""
         reduced = self.roots.reduced is not None and not self.batch.multiplied
-        return self.prices.bounding(_entries(self.batch, self.open_trees()), steps=steps, reduced=reduced)
+        return self.prices.bounding(entries_of(self.batch, self.open_trees()), steps=steps, reduced=reduced)
 
     def _rebounded(self, subs: Subproblems) -> Subproblems:
         """With the neurons of a few bounded again, where many splits were made since and there is time to spare for it."""
@@ -454,14 +455,6 @@ class _Search:
             split = None if node.split is None else Split(*node.split, built[node.low], built[node.high])
             built[number] = ProofNode((*steps, *node.steps), () if node.closed is None else (node.closed,), split)
         return built[root]
-
-
-def _entries(batch: Batch, positions: Sequence[int]) -> Batch:
-    """Some entries of a batch."""
-    rows = torch.tensor(positions)
-    groups, steps = tuple(batch.groups[k] for k in positions), tuple(batch.steps[k] for k in positions)
-    atoms = None if batch.atoms is None else batch.atoms.select(rows)
-    return replace(batch, groups=groups, bounds=gather(batch.bounds, rows), empty=batch.empty[rows], atoms=atoms, steps=steps)
 
 
 def _merit(low: Tensor, high: Tensor, parent: Tensor, target: float) -> Tensor:

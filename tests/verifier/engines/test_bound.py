@@ -12,8 +12,8 @@ from verifier.domains.choices import Choices, tensors_of
 from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import optimise
 from verifier.domains.relaxations import has_slopes, has_upper_slopes, relaxed_nodes, values_read
-from verifier.engines.bound import bound_goals, push, start_batch, tighten
-from verifier.engines.problem import Batch, GoalRow, gather, goal_rows, groups
+from verifier.engines.bound import bound_goals, push, resumed, start_batch, tighten
+from verifier.engines.problem import Batch, GoalRow, entries_of, gather, goal_rows, groups
 from verifier.evaluate import evaluate
 from verifier.formula import Atom, at_least
 from verifier.network import Network, Node
@@ -42,6 +42,16 @@ def test_tightened_bounds_hold_at_samples_and_never_widen(kind: str, steps: int)
         old_low, old_high = before.bounds[name]
         rounding = 1e-12 * (1 + old_low.abs() + old_high.abs())
         assert (low >= old_low - rounding).all() and (high <= old_high + rounding).all()
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_batch_taken_apart_and_joined_is_what_it_was(kind: str) -> None:
+    query = random_query(kind, seed=4)
+    known = tighten(start_batch([group for group in groups(query) for _ in range(2)]), steps=2)
+    again = resumed([entries_of(known, [k]) for k in range(len(known.groups))])
+    assert (again.groups, again.steps, again.empty.tolist()) == (known.groups, known.steps, known.empty.tolist())
+    for name, sides in known.bounds.items():
+        assert all(torch.equal(new, old) for new, old in zip(again.bounds[name], sides, strict=True))
 
 
 def both_factors() -> Network:
