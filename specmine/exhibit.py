@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from specmine.data import TEST, Dataset
 from specmine.predicates.predicate import Predicate
 from specmine.rules.clause import HornClause
-from specmine.spec import Spec
+from specmine.rules.theory import Derivation, Theory, derive
+from specmine.spec import RESOLUTION, Spec
 from specmine.stats import SPLITS, Evidence, body_bits, read_split
-from specmine.tracing import Sites, Source
+from specmine.tracing import Sites, Source, part_of
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,20 @@ class Exhibit:
         """For every clause, the rows whose values satisfy its body."""
         clauses = self.spec.clauses
         return dict(zip(clauses, body_bits(clauses, self.source), strict=True))
+
+    def why(self, row: int) -> Derivation | None:
+        """Why the network gives a sample its class, by clauses proved over the whole domain; None where they do not say."""
+        label = int(self.predictions[row])
+        theory = self.longest
+        literals = list(theory.predicates)
+        part = part_of(self.source, np.array([row]))
+        held = body_bits([HornClause(None, (literal,)) for literal in literals], part)
+        observed = [literal for literal, bits in zip(literals, held, strict=True) if bits[0]]
+        return derive(theory, observed, Predicate("class", (label,))) if literals else None
+
+    @cached_property
+    def longest(self) -> Theory:
+        """The proved clauses without those that are composed of others, so that a derivation shows every step."""
+        composed = {claim.clause for claim in self.spec.claims if claim.outcome.engine == RESOLUTION}
+        kept = tuple(clause for clause in self.spec.theory.sound.clauses if clause not in composed)
+        return Theory(kept, frozenset(kept))

@@ -10,7 +10,7 @@ from specmine.cli.screen import answer, make_progress
 
 def export(
     run: RunFolder,
-    to: Annotated[list[str], typer.Option("--to", metavar="NAME", help="smtlib, prolog or json; may be repeated.")],
+    to: Annotated[list[str], typer.Option("--to", metavar="NAME", help="smtlib, prolog, json or chc; may be repeated.")],
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

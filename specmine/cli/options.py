@@ -1,9 +1,11 @@
 """The options that commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from specmine.config import Config
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
 OptionalRun = Annotated[
@@ -23,6 +25,28 @@ Regions = Annotated[
     list[str] | None,
     typer.Option("--region", metavar="domain|ball:R", help="Where to prove; may be repeated. R in units of the input."),
 ]
+OutFolder = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")]
+Ways = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--synthesis", metavar="NAME,NAME", help="threshold, smallest, peel, polytope, cover or layered; may be repeated."
+    ),
+]
+SitesMined = Annotated[list[str] | None, typer.Option("--site", metavar="NAME", help="Site to mine, such as h2; repeatable.")]
+Recall = Annotated[float | None, typer.Option("--recall", metavar="SHARE", help="Recall of smallest bodies.")]
+Precision = Annotated[
+    float | None, typer.Option("--precision", metavar="SHARE", help="Precision of smallest bodies on the samples.")
+]
+MaxBody = Annotated[int | None, typer.Option("--max-body", metavar="N", help="Literals that a body may have.")]
+Refine = Annotated[
+    bool | None, typer.Option("--refine/--no-refine", help="Shape bodies by the verifier's answers; on by default.")
+]
+RefineTime = Annotated[float | None, typer.Option("--refine-time", metavar="SECONDS", help="Time of refinement for each head.")]
+Depth = Annotated[
+    int | None,
+    typer.Option("--depth", metavar="N", help="Layers that a layered theory goes back from the last hidden one."),
+]
+MaxClauses = Annotated[int | None, typer.Option("--max-clauses", metavar="N", help="Clauses a class and way.")]
 Families = Annotated[
     list[str] | None,
     typer.Option(
@@ -68,3 +92,14 @@ def listed(values: list[str] | None) -> tuple[str, ...] | None:
     ('unary', 'binary', 'ternary')
     """
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip()) if values else None
+
+
+LISTED = ("synthesis", "families", "locality")
+"""Settings whose options take several names with commas between."""
+
+
+def settings(context: typer.Context) -> dict[str, Any]:
+    """The options of a command that are keys of the configuration, by key; None, so the default, where one was not given."""
+    given = {key: value for key, value in context.params.items() if key in Config.model_fields}
+    lists = {key: tuple(value) or None for key, value in given.items() if isinstance(value, list | tuple)}
+    return given | lists | {key: listed(list(given[key] or ())) for key in LISTED if key in given}

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
-from specmine.exhibit import Strong
+from specmine.errors import BadConfig
+from specmine.exhibit import Exhibit, Strong
 from specmine.pipeline.run import CLAIMS, Run
+from specmine.rules.theory import Derivation, derivation_text
 from specmine.spec import Claim, Spec
 from specmine.stats import evidence_text, share_text
 
@@ -42,6 +45,46 @@ def predicates_text(strongest: Sequence[Strong], count: int) -> str:
     """The first `count` predicates of each head and family, with hold-out precision and recall and their q."""
     groups = groupby(sorted(strongest, key=lambda s: (s.head, s.family)), key=lambda s: (s.head, s.family))
     return "\n".join(line for (head, family), group in groups for line in _group_lines(head, family, list(group)[:count]))
+
+
+def why_text(exhibit: Exhibit, row: int) -> str:
+    """The derivation of a sample's class, and the clause that it amounts to; or what is known of the sample without one."""
+    found = _why(exhibit, row)
+    if found is None:
+        return f"sample {row} is given {_class_text(exhibit, row)}; no proved clause derives it"
+    tree = derivation_text(found, proved=exhibit.longest.proved)
+    return f"sample {row} is given {_class_text(exhibit, row)}\n{tree}\nin one step: {found.composed}"
+
+
+def why_document(exhibit: Exhibit, row: int) -> dict[str, Any]:
+    """The same as plain data; `derivation` is null where there is none."""
+    found = _why(exhibit, row)
+    return {
+        "sample": row,
+        "predicted": int(exhibit.predictions[row]),
+        "derivation": None if found is None else _tree(found),
+        "composed": None if found is None else str(found.composed),
+    }
+
+
+def _why(exhibit: Exhibit, row: int) -> Derivation | None:
+    samples = len(exhibit.predictions)
+    if row >= samples:
+        raise BadConfig(f"there is no sample {row}; give a row of the data, 0 to {samples - 1}")
+    return exhibit.why(row)
+
+
+def _class_text(exhibit: Exhibit, row: int) -> str:
+    label = int(exhibit.predictions[row])
+    return "no class, since outputs tie" if label < 0 else f"class {label} ({exhibit.dataset.classes[label]})"
+
+
+def _tree(derivation: Derivation) -> dict[str, Any]:
+    return {
+        "literal": "false" if derivation.goal is None else str(derivation.goal),
+        "clause": None if derivation.clause is None else derivation.clause.id,
+        "because": [_tree(premise) for premise in derivation.premises],
+    }
 
 
 def _group_lines(head: str, family: str, group: Sequence[Strong]) -> Iterator[str]:

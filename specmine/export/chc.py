@@ -24,7 +24,6 @@ from specmine.predicates.families import denote
 from specmine.predicates.predicate import Predicate
 from specmine.rules.clause import HornClause
 from specmine.rules.theory import Theory, chain
-from specmine.spec import DOMAIN, RESOLUTION
 from specmine.stats import body_bits
 from specmine.tracing import Sites, part_of
 from verifier.errors import UnsupportedOp
@@ -55,7 +54,7 @@ def export_chc(exhibit: Exhibit, folder: Path) -> list[Path]:
 
     In them are the clauses that are proved over the whole domain, without those composed of others.
     """
-    theory = _theory(exhibit)
+    theory = exhibit.longest
     header = [*run_lines(exhibit.spec), *(f"clause {clause.id}: {clause}" for clause in theory.clauses)]
     path = folder / "theory.smt2"
     try:
@@ -64,12 +63,6 @@ def export_chc(exhibit: Exhibit, folder: Path) -> list[Path]:
         return list(_of_samples(exhibit, theory, [*header, str(error)], folder))
     write_text(path, text)
     return [path]
-
-
-def _theory(exhibit: Exhibit) -> Theory:
-    composed = {c.clause for c in exhibit.spec.claims if c.region.name == DOMAIN and c.outcome.engine == RESOLUTION}
-    clauses = tuple(clause for clause in exhibit.spec.theory.sound.clauses if clause not in composed)
-    return Theory(clauses, frozenset(clauses))
 
 
 def chc(theory: Theory, sites: Sites, region: Box, *, header: Sequence[str] = ()) -> str:

@@ -9,7 +9,7 @@ from specmine.exhibit import Exhibit
 from specmine.export.header import claim_lines, run_lines
 from specmine.folder import write_text
 from specmine.queries import claim_query, starting_later
-from specmine.spec import Claim
+from specmine.spec import RESOLUTION, Claim
 from verifier.engines.smt import decide_smt
 from verifier.formats.smtlib import smtlib
 from verifier.formula import atoms_of
@@ -51,7 +51,8 @@ def question_of(claim: Claim, exhibit: Exhibit) -> tuple[Query, str]:
     """The query to write, and what its answer means."""
     query = claim_query(claim, exhibit.sites)
     sums = sum(len(a.terms) > 1 for part in claim.body_parts for a in atoms_of(part))
-    if STATUS[claim.outcome.verdict] == "unsat" and sums <= EASY_SUMS:
+    alone = claim.outcome.engine != RESOLUTION  # what was composed was never one proof, so a small question says too little
+    if STATUS[claim.outcome.verdict] == "unsat" and sums <= EASY_SUMS and alone:
         for later in starting_later(query):
             if isinstance(decide_smt(later, timeout_s=EASY_S).verdict, Proved):
                 return later, LATER.format(start=later.network.input)

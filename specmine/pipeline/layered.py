@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from specmine.pipeline.propose import layers_back
 from specmine.pipeline.refinement import Refinery
 from specmine.pipeline.target import Target
 from specmine.predicates.families import FORMS
@@ -27,7 +28,7 @@ from specmine.rules.reduce import limits_of
 from specmine.rules.theory import Derivation, unfold
 from specmine.spec import BETWEEN, RESOLUTION
 from specmine.stats import body_bits
-from specmine.tracing import Trace, part_of, traced
+from specmine.tracing import Trace, trace
 from specmine.verification.proving import decide
 from specmine.verification.store import Record
 from verifier.domains import Bounds, region_bounds
@@ -56,15 +57,13 @@ class Ladder:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """Sites, the last hidden layer first; as many before it as configured, else down to the first hidden one."""
-        hidden, depth = self.refinery.sites.hidden[::-1], self.refinery.config.depth
-        return hidden if depth is None else (*hidden, "x")[: depth + 1]
+        """Sites, the last hidden layer first."""
+        return layers_back(self.refinery.sites, self.refinery.config)
 
     @cached_property
     def trace(self) -> Trace:
         """The values of the layers on the mining rows."""
-        source = self.refinery.source
-        return traced(part_of(source, slice(0, source.samples)), [*self.layers, "y"])
+        return trace(self.refinery.sites, self.refinery.inputs, keep=[*self.layers, "y"])
 
     @cached_property
     def bounds(self) -> Bounds:

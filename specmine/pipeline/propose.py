@@ -127,7 +127,15 @@ def sites_needed(sites: Sites, config: Config) -> tuple[str, ...]:
     head = head_predicate(config, sites)
     own = () if head is None else FORMS[head.form].sites(head.arguments, sites)
     attention = sites.attention_sites if "attention" in config.families else ()
-    return tuple(sorted({*(config.sites or sites.hidden), *sites.hidden[-1:], *attention, *own, "y"}))
+    chained = layers_back(sites, config) if "layered" in config.synthesis else ()
+    return tuple(sorted({*(config.sites or sites.hidden), *sites.hidden[-1:], *attention, *chained, *own, "y"}))
+
+
+def layers_back(sites: Sites, config: Config) -> tuple[str, ...]:
+    """The layers of a layered theory, the last hidden one first; as many before it as configured, else down to the first hidden
+    one. The input comes before the first."""
+    hidden = sites.hidden[::-1]
+    return hidden if config.depth is None else (*hidden, "x")[: config.depth + 1]
 
 
 def before(head: Predicate, wanted: Sequence[str], sites: Sites) -> tuple[str, ...]:

@@ -15,13 +15,15 @@ from specmine.predicates.predicate import Predicate
 from specmine.report.figures import frontier_figure, picture, seconds_figure
 from specmine.report.pictures import predicate_picture
 from specmine.rules.clause import HornClause
-from specmine.spec import Claim, Spec
+from specmine.rules.theory import Derivation, derivation_text
+from specmine.spec import BETWEEN, RESOLUTION, Claim, Spec
 from specmine.stats import share_text
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 EXAMPLES = 6
 BODY_SHOWN = 6
 STRONGEST_SHOWN = 3
+EXPLAINED, PREMISES_SHOWN = 8, 12
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ def report_html(exhibit: Exhibit) -> str:
         galleries=list(_galleries(exhibit)),
         gains=exhibit.gains,
         groups=list(_groups(exhibit)),
+        why=explanation(exhibit),
+        strata=len(exhibit.longest.strata),
+        steps=exhibit.longest.steps,
         frontier=Markup(frontier_figure(spec.claims)),
         seconds=Markup(seconds_figure(spec.seconds)),
         provenance=json.dumps(spec.provenance, indent=1),
@@ -90,6 +95,8 @@ def _row(claim: Claim) -> dict[str, object]:
 
 def recheck_command(claim: Claim) -> str:
     """The command, run in the run folder, that checks this claim again."""
+    if claim.outcome.engine.endswith((BETWEEN, RESOLUTION)):
+        return "specmine verify . --check"
     if claim.outcome.certificate is not None:
         return f"verifier check {claim.outcome.certificate} --network model.network"
     if claim.outcome.verdict in ("proved", "vacuous"):
@@ -119,6 +126,20 @@ def _galleries(exhibit: Exhibit) -> Iterator[Gallery]:
             examples=tuple(_picture(exhibit, dataset.x[row]) for row in rows[:EXAMPLES]),
             counterexamples=tuple(_picture(exhibit, point) for point in points[:EXAMPLES]),
         )
+
+
+def explanation(exhibit: Exhibit) -> tuple[int, str] | None:
+    """A test sample with the derivation of its class that takes the most steps, by proved clauses; None without any."""
+    theory = exhibit.longest
+    covered = [row for row in exhibit.test_rows if any(exhibit.fires[clause][row] for clause in theory.clauses)]
+    best: tuple[int, Derivation] | None = None
+    for row in covered[:EXPLAINED]:
+        found = exhibit.why(row)
+        if found is not None and (best is None or found.length > best[1].length):
+            best = row, found
+    if best is None:
+        return None
+    return best[0], derivation_text(best[1], proved=theory.proved, shown=PREMISES_SHOWN)
 
 
 def _groups(exhibit: Exhibit) -> Iterator[Group]:

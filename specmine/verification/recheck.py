@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from specmine.progress import SILENT, Progress
-from specmine.queries import claim_query
-from specmine.spec import Claim
+from specmine.queries import claim_query, local_query
+from specmine.regions import DOMAIN
+from specmine.rules.theory import Theory, follows
+from specmine.spec import BETWEEN, RESOLUTION, Claim
 from specmine.tracing import Sites
 from specmine.verification.store import Store
 from verifier.check import check, read_certificate
@@ -18,18 +20,40 @@ def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progres
     for claim in claims:
         checked.append(_check(claim, sites, store))
         progress.advance(1, f"{checked[-1].outcome.verdict}: {claim.title}")
+    checked = _with_parts(checked)
     with_proof = [after for after in checked if after.outcome.certificate is not None]
     refused = sum(after.outcome.verdict == "unknown" for after in with_proof)
     progress.finish(f"{len(with_proof) - refused} certificates accepted, {refused} refused")
     return checked
 
 
+def _with_parts(claims: Sequence[Claim]) -> list[Claim]:
+    """The claims, those that were composed of others as unknown where the ones still proved do not give them any more."""
+    composed = {claim.clause for claim in claims if claim.outcome.engine == RESOLUTION}
+    parts = tuple(
+        dict.fromkeys(
+            claim.clause
+            for claim in claims
+            if claim.outcome.verdict in ("proved", "vacuous") and claim.region.name == DOMAIN and claim.clause not in composed
+        )
+    )
+    theory = Theory(parts if composed else (), frozenset(parts if composed else ()))
+    return [
+        replace(claim, outcome=replace(claim.outcome, verdict="unknown", reason="it does not follow from what is proved"))
+        if claim.outcome.engine == RESOLUTION and not follows(theory, claim.clause)
+        else claim
+        for claim in claims
+    ]
+
+
 def _check(claim: Claim, sites: Sites, store: Store) -> Claim:
     outcome = claim.outcome
     if outcome.certificate is None:
         return claim
-    _, certificate = read_certificate(store.folder / outcome.certificate, sites.network)
-    result = check(claim_query(claim, sites), certificate)
+    local = outcome.engine.endswith(BETWEEN)
+    query = local_query(claim.clause, claim.region.region, sites) if local else claim_query(claim, sites)
+    _, certificate = read_certificate(store.folder / outcome.certificate, query.network)
+    result = check(query, certificate)
     if result.accepted:
         return claim
     return replace(claim, outcome=replace(outcome, verdict="unknown", reason=f"certificate refused: {result.reason}"))
