@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specmine.errors import BadConfig, BadData
-from specmine.predicates.table import PredicateTable, Words, count, full_mask
+from specmine.predicates.table import PredicateTable, Words, conjunction, count, full_mask, select, unpack
 from specmine.rules.threshold import sample_mask
 
 _BLOCK = 512
@@ -60,6 +60,35 @@ def best_body(
             break
         best = Body(tuple(int(rows[place]) for place in beam[0][1]), beam[0][0])
     return best
+
+
+def best_bodies(
+    table: PredicateTable,
+    positives: NDArray[np.bool_],
+    negatives: NDArray[np.bool_],
+    *,
+    most: int,
+    precision: float = 0.0,
+    max_body: int = 8,
+    width: int = 4,
+    screened: int = SCREENED,
+) -> list[Body]:
+    """Up to `most` bodies, each the best for the positives (samples,) that those before it leave out.
+
+    Ends where the next body would be empty, cover no new positive, or have less than this precision: the share that all
+    positives make up of the samples under it. Samples in neither mask count for nothing. Raises as `best_body` does.
+    """
+    left, found = positives.copy(), list[Body]()
+    while len(found) < most and left.any():
+        rows = np.flatnonzero(left | negatives)
+        body = best_body(select(table, rows), left[rows], max_body=max_body, width=width, screened=screened)
+        held = unpack(conjunction(table, body.rows)[None], table.samples)[0]
+        hits, errors = int((held & positives).sum()), int((held & negatives).sum())
+        if not body.rows or not (held & left).any() or hits < precision * (hits + errors):
+            break
+        found.append(body)
+        left &= ~held
+    return found
 
 
 def _extend(beam: list[_Entry], bits: Words, wanted: Words, total: int, width: int) -> list[_Entry]:

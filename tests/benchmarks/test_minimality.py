@@ -92,7 +92,7 @@ def no_body_of(size, bits, positives):
     needed = RECALL * positives.sum() - 1e-9
     keep, wrong = bits[:, positives].astype(np.float32), bits[:, ~positives].astype(np.float32)
     if size == 0:
-        return not (wrong.shape[1] == 0)
+        return wrong.shape[1] > 0
     if size == 1:
         return not ((keep.sum(axis=1) >= needed) & (wrong.sum(axis=1) == 0)).any()
     firsts = [None] if size == 2 else np.flatnonzero(keep.sum(axis=1) >= needed)

@@ -8,7 +8,7 @@ import pytest
 from specmine.errors import BadConfig, BadData
 from specmine.predicates.predicate import Predicate
 from specmine.predicates.table import PredicateTable, pack
-from specmine.rules.beam import best_body
+from specmine.rules.beam import best_bodies, best_body
 
 
 def table_of(bits) -> PredicateTable:
@@ -70,3 +70,14 @@ def test_bad_input():
         best_body(table, np.zeros(5, dtype=bool))
     with pytest.raises(BadData, match=r"Boolean mask of shape \(5,\)"):
         best_body(table, np.ones(4, dtype=bool))
+
+
+def test_bodies_cover_what_those_before_them_leave_out():
+    """Two literals each hold on half of the positives; a third holds everywhere but on one negative."""
+    bits = np.array([np.arange(12) // 2 == 0, np.arange(12) // 2 == 1, np.arange(12) < 11])
+    positives = np.arange(12) < 4
+    found = best_bodies(table_of(bits), positives, ~positives, most=5, max_body=2, precision=0.9)
+    assert [set(body.rows) for body in found] == [{0}, {1}]
+    assert len(best_bodies(table_of(bits), positives, ~positives, most=1, max_body=2)) == 1
+    assert best_bodies(table_of(bits[2:]), positives, ~positives, most=5, precision=0.9) == []
+    assert best_bodies(table_of(bits[:0]), positives, ~positives, most=5) == []

@@ -1,0 +1,124 @@
+"""Clauses for the advisories of ACAS Xu 1_1, beside neural activation patterns on the same samples, and where they are proved.
+
+The advisory is the output with the lowest score. 2,048 uniform samples of the input domain are mined and 512 held out, as in
+the published demonstration of such patterns (literals at a rate of 0.95). Our bodies are chosen with further inputs at which
+the network was asked for its advisory, as a falsifier would; what is held out is asked for nothing. SPECMINE_BENCH_SECONDS
+sets the time for the proofs of one clause. Run by `make bench`.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from specmine.pipeline.volume import proved_volume, share_of
+from specmine.predicates.families import candidates
+from specmine.predicates.form import Grid
+from specmine.predicates.predicate import Predicate
+from specmine.predicates.table import build_table, merge, unpack
+from specmine.rules.beam import best_bodies
+from specmine.rules.clause import HornClause
+from specmine.rules.dominance import strongest_of
+from specmine.rules.threshold import compose
+from specmine.tracing import Sites, trace
+from verifier.formats import read_network
+from verifier.network import Network, Node
+from verifier.ops import Linear, frozen_array
+from verifier.region import Box
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = Path(os.environ.get("SPECMINE_BENCHMARKS", ROOT.parent / "shared" / "benchmarks"))
+MODEL = BENCHMARKS / "acasxu/onnx/ACASXU_run2a_1_1_batch_2000.onnx"
+SECONDS = float(os.environ.get("SPECMINE_BENCH_SECONDS", "60"))
+DOMAIN = Box(np.array([-0.303531156, -0.5, -0.5, -0.5, -0.5]), np.array([0.679857769, 0.5, 0.5, 0.5, 0.5]))
+ADVISORIES = ("clear of conflict", "weak left", "weak right", "strong left", "strong right")
+MINED, HELD_OUT, ASKED, FRESH = 2048, 512, 20_000, 50_000
+DELTA, MAX_BODY, BODIES = 0.05, 12, 6
+
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.skipif(not BENCHMARKS.is_dir(), reason=f"no benchmark folder at {BENCHMARKS} (SPECMINE_BENCHMARKS names it)"),
+]
+
+
+def advisory_network():
+    """The network with its scores negated, so that the class with the largest output is the advisory with the lowest score."""
+    network = read_network(MODEL)
+    negated = Linear(frozen_array(-np.eye(5)), frozen_array(np.zeros(5)))
+    return Network(network.input, network.input_shape, (*network.nodes, Node("advice", negated, (network.output,))), "advice")
+
+
+class Samples:
+    def __init__(self):
+        self.sites = Sites(advisory_network())
+        inputs = np.random.default_rng(0).uniform(DOMAIN.lower, DOMAIN.upper, (MINED + HELD_OUT + ASKED + FRESH, 5))
+        ends = np.cumsum([MINED, HELD_OUT, ASKED])
+        self.inputs = np.split(inputs, ends)
+        self.mined, self.held_out, self.asked, self.fresh = (trace(self.sites, part) for part in self.inputs)
+
+
+def holds(bodies, there):
+    """Where one of the bodies holds."""
+    return np.any([unpack(build_table(body, there).bits, there.samples).all(axis=0) for body in bodies], axis=0)
+
+
+def score(bodies, there, label):
+    """Precision and recall of bodies for a label; precision 1 where none holds."""
+    under, wanted = holds(bodies, there), there.predictions == label
+    hits = (under & wanted).sum()
+    return hits / max(1, under.sum()) if under.any() else 1.0, hits / wanted.sum()
+
+
+def pattern(samples, label):
+    """The neural activation pattern: phases that hold on a share of at least 1 - DELTA of the label's samples."""
+    phases = [
+        p for p in candidates(["unary"], samples.mined, grid=Grid(samples.sites.hidden)) if p.form in ("active", "inactive")
+    ]
+    positives = samples.mined.predictions == label
+    return list(compose(build_table(phases, samples.mined), positives, head=Predicate("class", (label,)), delta=DELTA).body)
+
+
+def clauses(samples):
+    """Our bodies by label, over the last hidden layer."""
+    grid = Grid(samples.sites.hidden[-1:], thresholds=2, head_levels=(0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4), partners=40)
+    found = candidates(["unary", "binary"], samples.mined, grid=grid, heads=samples.mined.predictions)
+    table = merge(build_table(found, samples.mined), build_table(found, samples.asked))
+    values = np.concatenate([samples.mined.predictions, samples.asked.predictions])
+    mined = np.arange(len(values)) < MINED
+    for label in range(5):
+        positives = mined & (values == label)
+        made = best_bodies(table, positives, values != label, most=BODIES, max_body=MAX_BODY, width=3)
+        yield [[table.predicates[row] for row in strongest_of(table.predicates, body.rows)] for body in made]
+
+
+def test_clauses_are_precise_where_patterns_are_not_and_proved_on_most_of_the_domain():
+    samples = Samples()
+    print(f"\n{'advisory':18}{'':9}{'literals':>22}{'precision':>11}{'recall':>8}{'of fresh':>10}{'':>8}")
+    made = list(clauses(samples))
+    for label, bodies in enumerate(made):
+        base = [pattern(samples, label)]
+        (p0, r0), (p1, r1) = score(base, samples.held_out, label), score(bodies, samples.held_out, label)
+        (fp0, fr0), (fp1, fr1) = score(base, samples.fresh, label), score(bodies, samples.fresh, label)
+        print(f"{ADVISORIES[label]:18}{'pattern':9}{len(base[0]):22}{p0:11.3f}{r0:8.3f}{fp0:10.3f}{fr0:8.3f}")
+        print(f"{'':18}{'clauses':9}{', '.join(str(len(b)) for b in bodies):>22}{p1:11.3f}{r1:8.3f}{fp1:10.3f}{fr1:8.3f}")
+        assert all(len(body) <= MAX_BODY for body in bodies)
+        assert p1 >= 0.9 and r1 >= r0, "on the samples held out"
+        assert fp1 >= 0.9 and fr1 >= fr0, "on fresh samples, many times as many"
+    titles = "".join(f"{title:>9}" for title in ("literals", "proved", "refuted", "open", "largest"))
+    print(f"{'advisory':18}{titles}{'boxes':>7}{'asked':>7}{'of covered':>12}")
+    for label, bodies in enumerate(made):
+        clause = HornClause(Predicate("class", (label,)), tuple(bodies[0]))
+        found = proved_volume(clause, DOMAIN, samples.sites, timeout_s=SECONDS, question_s=1.0)
+        proved, refuted, left = map(share_of, (found.proved, found.refuted, found.open))
+        largest = found.proved[0].share if found.proved else 0.0
+        inside = found.covers(samples.inputs[3])
+        under = holds([clause.body], samples.fresh)
+        print(
+            f"{ADVISORIES[label]:18}{len(clause.body):9}{proved:9.3f}{refuted:9.3f}{left:9.3f}{largest:9.4f}"
+            f"{len(found.proved):7}{found.asked:7}{(under & inside).sum() / max(1, under.sum()):12.3f}"
+        )
+        assert proved + refuted + left == pytest.approx(1)
+        wrong = under & inside & (samples.fresh.predictions != label)
+        assert not wrong.any(), "a proved part holds an input where the clause fails"
+        assert proved > 0
