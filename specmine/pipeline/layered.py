@@ -43,7 +43,7 @@ ASKED, SHARE = 32, 0.1
 """Integrity constraints asked for at each layer, and the share of samples that each of their literals at least holds on."""
 
 QUESTION_S = 1.0
-ENGINE = "lp"
+ENGINE = "bound"
 
 Defined = Mapping[Predicate, Sequence[tuple[HornClause, Bits]]]
 """For each literal the proved clauses that derive it, each with the samples (samples,) its body holds on."""

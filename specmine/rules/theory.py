@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from itertools import permutations
 
 import clingo
 import networkx as nx
+import numpy as np
 
 from specmine.errors import BadTheory
 from specmine.predicates.predicate import Predicate
 from specmine.rules.clause import HornClause
 from specmine.rules.dominance import quantity_limits
-from specmine.rules.reduce import implies, reduce_body
+from specmine.rules.reduce import Limits, implies, reduce_body
 
 _ENCODING = files("specmine.rules").joinpath("encodings", "chaining.lp")
 FALSE = "false"
@@ -63,19 +63,27 @@ class Theory:
     @cached_property
     def defined(self) -> frozenset[Predicate]:
         """The literals that some clause derives, maybe through a stronger one; the others are to be observed."""
-        heads = {p for clause in self.clauses for p in _heads(clause)}
-        return frozenset(heads | {weaker for stronger, weaker in self.weakenings if stronger in heads})
+        found = {p for clause in self.clauses for p in _heads(clause)}
+        weaker: dict[Predicate, list[Predicate]] = {}
+        for p, q in self.weakenings:
+            weaker.setdefault(p, []).append(q)
+        waiting = list(found)
+        while waiting:
+            new = [q for q in weaker.get(waiting.pop(), ()) if q not in found]
+            found.update(new)
+            waiting += new
+        return frozenset(found)
 
     @cached_property
     def weakenings(self) -> tuple[tuple[Predicate, Predicate], ...]:
-        """The background theory: (stronger, weaker) literals of the theory on one quantity, such as above 2 and above 1."""
-        groups: dict[object, list[tuple[Predicate, object]]] = {}
+        """The background theory: (stronger, weaker) literals of the theory on one quantity, such as above 2 and above 1. Steps
+        that lead by way of another literal are left out."""
+        groups: dict[object, list[tuple[Predicate, Limits]]] = {}
         for predicate in self.predicates:
             found = quantity_limits(predicate)
             if found is not None:
                 groups.setdefault(found[0], []).append((predicate, found[1]))
-        pairs = (pair for members in groups.values() for pair in permutations(members, 2))
-        return tuple((p, q) for (p, own), (q, other) in pairs if implies(own, other))  # type: ignore[arg-type]
+        return tuple(pair for members in groups.values() for pair in _next_weaker(members))
 
     @cached_property
     def graph(self) -> nx.DiGraph:
@@ -106,6 +114,19 @@ class Theory:
                 steps[name] = max(before, default=0)
         alone = [1 for clause in self.clauses if not clause.body]
         return max([*steps.values(), *alone], default=0)
+
+
+def _next_weaker(members: Sequence[tuple[Predicate, Limits]]) -> Iterator[tuple[Predicate, Predicate]]:
+    """Literals on one quantity with the ones that they imply and nothing between; those that say the same imply each other."""
+    floors = sorted({(limits.lower, limits.strict) for _, limits in members})
+    floor = np.array([floors.index((limits.lower, limits.strict)) for _, limits in members])
+    upper = np.array([limits.upper for _, limits in members])
+    implied = (floor[:, None] >= floor) & (upper[:, None] <= upper)
+    strictly = implied & ~implied.T
+    between = strictly.astype(np.float32) @ strictly.astype(np.float32) > 0
+    same = implied & implied.T & ~np.eye(len(members), dtype=bool)
+    for stronger, weaker in zip(*np.nonzero((strictly & ~between) | same), strict=True):
+        yield members[stronger][0], members[weaker][0]
 
 
 def _heads(clause: HornClause) -> tuple[Predicate, ...]:
