@@ -37,6 +37,7 @@ from verifier.domains.relaxations import (
 from verifier.engines.premise import stopped_at
 from verifier.engines.problem import Batch, GoalRow, Goals, Group, gather, goal_rows, relation_atoms
 from verifier.engines.record import close_of, steps_of
+from verifier.engines.warm import warm_choices
 from verifier.network import Network
 from verifier.ops import ACTIVATION_OPS, AveragePool, Conv, Linear, Sum
 from verifier.region import outer_bounds
@@ -221,7 +222,15 @@ def _bound_neurons(batch: Batch, value: str, columns: Tensor, steps: int, out_of
     names = list(batch.network.shapes)
     upstream = [name for name in batch.multiplied if names.index(name) <= names.index(value)]
     return climb(
-        batch.network, batch.bounds, rows, wide, atoms=batch.atoms, multiplied=upstream, steps=steps, out_of_time=out_of_time
+        batch.network,
+        batch.bounds,
+        rows,
+        wide,
+        atoms=batch.atoms,
+        multiplied=upstream,
+        steps=steps,
+        warm=warm_choices(batch, value, columns, wide, upstream),
+        out_of_time=out_of_time,
     )
 
 

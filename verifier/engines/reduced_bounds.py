@@ -7,7 +7,6 @@ network itself with these choices, as a replay will see them.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from verifier.domains.relaxations import relaxed_nodes
 from verifier.engines.climbing import climb_point
 from verifier.engines.problem import Batch
 from verifier.engines.reduced import Block, Point, Reduced, Start, limits, passed
+from verifier.engines.warm import known_rows
 from verifier.network import Network
 
 SLOPE_STEP = 15.0  # a multiplier's step in units of the mean coefficient, against a slope's
@@ -111,17 +111,8 @@ def _warm(reduced: Reduced, batch: Batch, value: str, columns: Tensor, point: Po
     """Write the choices of the last step that bounded each row into a point."""
     nodes = {node.inputs[0]: node.output for node in relaxed_nodes(batch.network)}
     count = columns.shape[1]
-    for b, (group, steps) in enumerate(zip(batch.groups, batch.steps, strict=True)):
-        step = next((step for step in reversed(steps) if step.value == value), None)
-        if step is None:
-            continue
-        known = torch.full((batch.network.size(value), 2), -1)
-        known[torch.from_numpy(step.indices), torch.from_numpy((step.signs < 0).astype(np.int64))] = torch.arange(
-            len(step.indices)
-        )
-        sources = torch.cat([known[columns[b], 0], known[columns[b], 1]])
-        there = (sources >= 0).nonzero()[:, 0]
-        rows, source = there + 2 * count * b, sources[there].numpy()
+    for b, group, step, there, source in known_rows(batch, value, columns):
+        rows = there + 2 * count * b
         given = step.relaxation
         for block in reduced.blocks:
             slopes = given.slopes.get(nodes.get(block.value, ""))
