@@ -72,7 +72,7 @@ class Setting:
         there = trace(self.sites, np.asarray(dataset.x[rows], dtype=np.float64))
         self.values, self.starts = there.predictions, np.asarray(dataset.x[rows][:256], dtype=np.float64).reshape(256, -1)
         mining = trace(self.sites, np.asarray(dataset.x[rows[self.split == MINE]], dtype=np.float64))
-        grid = Grid(self.sites.hidden[-1:], thresholds=3, head_levels=(0.05,))
+        grid = Grid(self.sites.hidden[-1:], thresholds=5, head_levels=())
         found = candidates(["unary"], mining, grid=grid, heads=mining.predictions)
         self.table = build_table(found, there)
         self.bits = unpack(self.table.bits, self.table.samples).T

@@ -59,7 +59,7 @@ def test_every_question_is_in_the_log(finished):
     assert questions and {line["verdict"] for line in questions} >= {"valid"}
     for line in questions:
         assert line["size"] == len(line["body"]) >= line["lower_bound"] or line["verdict"] != "valid"
-        assert (line["excluded"] is not None) == (line["verdict"] == "refuted")
+        assert (line["excluded"] is not None) == (line["learned"] is not None) == (line["verdict"] == "refuted")
 
 
 def test_the_switch_turns_it_off(tmp_path):
@@ -74,6 +74,34 @@ def test_bodies_are_no_longer_than_allowed(tmp_path):
         mine(toy.network(), toy.arrays(), max_body=0, **EFFORT)
     with pytest.raises(BadConfig, match="refine_s"):
         mine(toy.network(), toy.arrays(), **EFFORT | {"refine_s": 0})
+
+
+@pytest.mark.parametrize(
+    "hard",
+    [
+        {"recall": 1.0, "max_body": 1},
+        {"recall": 1.0, "max_body": 1, "sites": ("h1",), "thresholds": 1, "deltas": (0.5,)},
+        {"recall": 0.01, "precision": 0.01},
+    ],
+)
+def test_a_second_is_enough_for_an_answer(tmp_path, hard):
+    """No body may be there, or many: every head ends with its clauses, and with the reason of the choice."""
+    short = {"timeout_s": 1.0, "budget_s": 1.0, "refine_s": 1.0}
+    mine(toy.network(), toy.arrays(), out=tmp_path / "run", **EFFORT | short | hard)
+    lines = log(tmp_path / "run")
+    ends = [line for line in lines if "clauses" in line]
+    assert {line["head"] for line in ends} == {"class(0)", "class(1)"} and all(line["cover"] for line in ends)
+    most = hard.get("max_body")
+    assert most is None or all(line["size"] <= most for line in lines if line.get("verdict") == "valid")
+
+
+def test_samples_that_no_candidate_tells_apart_give_no_clause(tmp_path):
+    """The input site alone: no bound of one input tells which of the two is larger, but at the edge of the samples."""
+    x, y = toy.arrays()
+    mine(toy.network(), (x + 0.5, y), out=tmp_path / "run", sites=("x",), **EFFORT | {"thresholds": 1, "refine_s": 2.0})
+    ends = [line for line in log(tmp_path / "run") if "clauses" in line]
+    proved = [clause for line in ends for clause in line["clauses"]]
+    assert ends and all("x," in clause for clause in proved), "only bounds of the inputs are left to speak about"
 
 
 class Killer:
