@@ -8,7 +8,7 @@ turns with the multipliers. The verifier proves the clause afterwards.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,9 +32,10 @@ _SMOOTHED_ROWS = 1500
 _PEEL_SHARE = 0.1
 _SPARE = 1e-3
 _TURNS = 4
-_TRIED = 2
+_TRIED = 1
 _PATIENCE = 2
 _LEAST_WIDTH = 0.05
+_IN_FRONT = 8
 _USED = 1e-9
 _FLOAT32 = 1e-5  # of a form's deviation: room for the rounding of its values
 
@@ -77,7 +78,7 @@ def polytopes(
     rows: Rows,
     holdout: Array | None = None,
     clauses: int = 4,
-    rooms: Sequence[float] = (0.0, 0.5),
+    rooms: Sequence[float] = (0.0, 0.5, 1.0),
     timeout_s: float = 30.0,
     seed: int = 0,
 ) -> list[HornClause]:
@@ -85,9 +86,9 @@ def polytopes(
 
     holdout: values (samples, neurons) of the site on other samples of the class, of which each clause must cover some that the
     ones before leave; without them, the samples themselves. rooms: how far below the lowest sample a threshold should lie, in
-    standard deviations of its form: room for new samples; of several the one is taken whose first clauses cover most of the
-    hold-out. Ends early where no sample is left, none can be covered, or the time is over. Raises BadData for a label that is
-    no class of the read-out, or a count below 1.
+    standard deviations of its form: room for new samples; of the first clauses of each those that cover more of the hold-out
+    are taken, and further ones have the room of the best. Ends early where no sample is left, none can be covered, or the time
+    is over. Raises BadData for a label that is no class of the read-out, or a count below 1.
     """
     classes = len(readout.bias)
     if classes < 2 or not 0 <= label < classes or clauses < 1:
@@ -97,19 +98,29 @@ def polytopes(
     if len(known.values) < 2:
         return []
     judged = known.values if holdout is None or not len(holdout) else holdout
-    bodies = _best_begun(known, judged, rooms, min(clauses, _TRIED), end, seed)
-    return [_clause(readout.site, label, body) for body in _bodies(known, judged, *bodies, clauses, end, seed)]
+    tried, share = {}, (end - time.monotonic()) / (len(rooms) + 1)
+    for room in rooms:
+        tried[room] = _bodies(known, judged, [], room, min(clauses, _TRIED), time.monotonic() + share, seed)
+    first, room = _useful(known, judged, tried, clauses)
+    return [_clause(readout.site, label, body) for body in _bodies(known, judged, first, room, clauses, end, seed)]
 
 
-def _best_begun(
-    known: _Class, judged: Array, rooms: Sequence[float], clauses: int, end: float, seed: int
-) -> tuple[list[_Body], float]:
-    """The first bodies that cover most of `judged`, and their room."""
-    begun: list[tuple[list[_Body], float]] = []
-    for place, room in enumerate(rooms):
-        now = time.monotonic()
-        begun.append((_bodies(known, judged, [], room, clauses, now + (end - now) / (len(rooms) - place + 1), seed), room))
-    return max(begun, key=lambda made: (_covered(made[0], judged).sum(), _covered(made[0], known.values).sum()))
+def _useful(known: _Class, judged: Array, tried: Mapping[float, Sequence[_Body]], clauses: int) -> tuple[list[_Body], float]:
+    """Of bodies by their room those that cover most of `judged`, each with what the ones before leave; and the room of the
+    first."""
+    pool = [(room, body, body.holds(judged), body.holds(known.values)) for room, made in tried.items() for body in made]
+    if not pool:
+        return [], next(iter(tried))
+    chosen: list[_Body] = []
+    left, left_known, best_room = np.ones(len(judged), dtype=bool), np.ones(len(known.values), dtype=bool), pool[0][0]
+    while len(chosen) < clauses:
+        room, body, holds, holds_known = max(pool, key=lambda one: ((one[2] & left).sum(), (one[3] & left_known).sum()))
+        if not (holds & left).any():
+            break
+        best_room = best_room if chosen else room
+        chosen.append(body)
+        left, left_known = left & ~holds, left_known & ~holds_known
+    return chosen, best_room
 
 
 def _class_of(trace: Trace, readout: Readout, label: int, rows: Rows) -> _Class:
@@ -152,6 +163,9 @@ def _body(known: _Class, left: NDArray[np.int64], room: float, end: float, gener
         left = np.sort(generator.choice(left, _MOST_SAMPLES, replace=False))
     layer = _layer(known, left)
     found = _peeled(layer, room, end)
+    if found is not None:
+        layer, thresholds = _thinned(layer, found, end)
+        found = _weighed(layer, thresholds)
     best, most = found, 0
     for turn in range(_TURNS):
         if found is None or found.prices.left(found.thresholds).min() <= 0:
@@ -193,6 +207,13 @@ class _Layer:
             return Reach(np.full(len(places), -np.inf), np.full(len(places), np.inf))
         signs = np.where(self.single, self.forms.sum(axis=1), 0)[places]
         return Reach(np.where(signs > 0, 0, -np.inf), np.where(signs < 0, 0, np.inf))
+
+    def only(self, places: NDArray[np.int64], small: int) -> "_Layer":
+        """The same with some of the forms, of which the first are so many small ones."""
+        known = Margins(self.margins.forms[places[:small]], self.margins.goals, self.margins.offsets, self.known.floor)
+        count = len(self.margins.forms)
+        others = self.others[:, places[small:] - count]
+        return _Layer(self.known, self.forms[places], self.values[:, places], self.unit[places], known, others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +273,31 @@ def _peeled(layer: _Layer, room: float, end: float) -> _Found | None:
         most = max(1, int(_PEEL_SHARE * len(kept)))
         kept = kept[without_dearest(values, room * layer.unit[found.forms], found.prices, most=most)]
     return None
+
+
+def _thinned(layer: _Layer, found: _Found, end: float) -> tuple[_Layer, Array]:
+    """The layer with those of the found forms alone that the margins cannot spare; those that carry least are tried first,
+    several at a time."""
+    count = len(layer.margins.forms)
+    small = found.forms[found.forms < count]
+    inside = np.isin(found.forms, small)
+    rest = found.prices.offsets + found.prices.multipliers[:, ~inside] @ found.thresholds[~inside]
+    margins = Margins(layer.margins.forms[small], layer.margins.goals, rest, layer.known.floor)
+    margins.solve(found.thresholds[inside])
+    order = np.argsort((margins.multipliers * layer.unit[small]).max(axis=0), kind="stable")
+    size = max(1, len(order) // _IN_FRONT)
+    while time.monotonic() < end:
+        place = 0
+        while place < len(order) and time.monotonic() < end:
+            if margins.without(order[place : place + size], least=0):
+                order = np.delete(order, slice(place, place + size))
+            else:
+                place += size
+        if size == 1:
+            break
+        size //= 2
+    kept = np.flatnonzero(~inside | np.isin(found.forms, small[order]))
+    return layer.only(found.forms[kept], len(order)), found.thresholds[kept]
 
 
 def _moved(layer: _Layer, found: _Found, width: float, generator: np.random.Generator, *, smooth: bool) -> _Found:
