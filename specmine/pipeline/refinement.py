@@ -175,7 +175,9 @@ def _bench(refinery: Refinery, target: Target, made: Sequence[HornClause]) -> _B
 
 def _learned(refinery: Refinery, bench: _Bench, points: Sequence[Sequence[float]]) -> _Bench:
     """The bench with counterexamples, and inputs like them, as further negatives."""
-    return _with_failing(refinery, bench, np.concatenate([bench.failures.like(np.array(point)) for point in points] or [[]]))
+    if not points:
+        return bench
+    return _with_failing(refinery, bench, np.concatenate([bench.failures.like(np.array(point)) for point in points]))
 
 
 def _with_failing(refinery: Refinery, bench: _Bench, failing: Array) -> _Bench:

@@ -126,8 +126,17 @@ def refine(
         return max_body is None or len(body) <= max_body, min(asking.recall(body), recall), -len(body)
 
     def propose(floor: float, seconds: float) -> Synthesis:
-        options = {"recall": floor, "precision": precision, "max_body": max_body, "seed": seed, "timeout_s": max(seconds, 1e-3)}
-        return smallest_body(table, positives, negatives, judge=asking.ruling, **options)
+        return smallest_body(
+            table,
+            positives,
+            negatives,
+            recall=floor,
+            precision=precision,
+            max_body=max_body,
+            timeout_s=max(seconds, 1e-3),
+            seed=seed,
+            judge=asking.ruling,
+        )
 
     stop = time.monotonic() + PROPOSING * timeout_s
     proposed = latest = propose(recall, stop - time.monotonic())
