@@ -152,6 +152,16 @@ def test_a_search_begins_with_the_bounds_that_earlier_turns_found(monkeypatch: p
     assert len(bounded.steps[0]) > len(plain.steps[0])
 
 
+@pytest.mark.parametrize("engine", ["auto", "boxes", "split", "lp", "milp", "smt"])
+def test_a_network_without_anything_to_relax(engine: str) -> None:
+    network = chain((1, 2), Linear(frozen_array([[1.0, 1.0], [1.0, -1.0]]), frozen_array([0.0, 0.0])))
+    twice_x1 = {(network.output, 0): 1, (network.output, 1): 1}
+    within, beyond = (atom({key: -c for key, c in twice_x1.items()}, bound) for bound in (1.9, 2.1))
+    assert isinstance(verify(Query(network, SQUARE, within), engine=engine, timeout_s=20).verdict, Refuted)
+    expected = Unknown if engine == "milp" else Proved  # what it says in floats is no proof
+    assert isinstance(verify(Query(network, SQUARE, beyond), engine=engine, timeout_s=20).verdict, expected)
+
+
 def test_trivial_assertions() -> None:
     never, always = (verify(Query(absolute(), SQUARE, a), timeout_s=5).verdict for a in (FALSE, TRUE))
     assert isinstance(never, Proved)

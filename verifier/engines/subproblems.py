@@ -201,7 +201,7 @@ def roots_of(batch: Batch) -> Roots:
     """The roots of a batch whose groups have one goal each; float64."""
     network, nodes = batch.network, relaxed_nodes(batch.network)
     steps = {node.output for node in nodes if isinstance(node.op, STEP_OPS)}
-    wanted = {*values_read(network), *batch.multiplied, *steps}
+    wanted = {*values_read(network), *batch.multiplied, *steps} or {network.input}  # of a linear network, to have an axis
     watched = _layout(network, [v for v in network.shapes if v in wanted])
     free = torch.cat([torch.full((n,), v in batch.multiplied) for v, n in zip(watched.names, watched.sizes, strict=True)])
     goals = [group.goals[0].atom for group in batch.groups]
