@@ -12,6 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from scipy.sparse import csr_array
 
 from specmine.data import TEST
 from specmine.pipeline import mine, open_run
@@ -129,12 +130,10 @@ def test_no_input_under_a_proved_body_has_another_class(run: Run) -> None:
         *_, layer, outputs = forward(model, x)
         for (forms, thresholds), head in zip(bodies, heads, strict=True):
             # a hair inside, so that the rounding of the judge is no matter
-            rows = (layer @ forms.T >= thresholds + 1e-9).all(axis=1)
+            rows = (thresholds + 1e-9 <= (forms @ layer.T).T).all(axis=1)
             others = np.delete(outputs[rows], head, axis=1).max(axis=1, initial=-np.inf)
             under, wrong = under + int(rows.sum()), wrong + int((outputs[rows, head] <= others).sum())
-    print(
-        f"\n{name_of(run)}: {len(images)} images and {NOISY} noisy inputs, {under} under proofs, {wrong} of another class"
-    )
+    print(f"\n{name_of(run)}: {len(images)} images and {NOISY} noisy inputs, {under} under proofs, {wrong} of another class")
     assert under > len(images) / 2 and not wrong
 
 
@@ -147,7 +146,7 @@ def noisy(images: Array, draw: np.random.Generator) -> Array:
     return np.clip(x + strength * draw.uniform(-1, 1, x.shape), 0, 1)
 
 
-def linear(clause: HornClause, run: Run) -> tuple[Array, Array]:
+def linear(clause: HornClause, run: Run) -> tuple[csr_array, Array]:
     """The body as forms @ values of the last hidden layer >= thresholds."""
     atoms = [a for literal in clause.body for a in atoms_of(denote(literal, run.sites))]
     forms = np.zeros((len(atoms), run.sites.size(run.sites.hidden[-1])))
@@ -155,7 +154,7 @@ def linear(clause: HornClause, run: Run) -> tuple[Array, Array]:
         for term in a.terms:
             assert term.value == run.sites.value(run.sites.hidden[-1])
             row[term.index] = -float(term.coefficient)
-    return forms, np.array([float(a.bias) for a in atoms])
+    return csr_array(forms), np.array([float(a.bias) for a in atoms])
 
 
 def proved(clause: HornClause, region: Region, run: Run) -> bool:
