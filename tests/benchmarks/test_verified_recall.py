@@ -129,7 +129,6 @@ def test_no_input_under_a_proved_body_has_another_class(run: Run) -> None:
         x = images[first : first + 10_000] if first < len(images) else noisy(images, draw)
         *_, layer, outputs = forward(model, x)
         for (forms, thresholds), head in zip(bodies, heads, strict=True):
-            # a hair inside, so that the rounding of the judge is no matter
             rows = (thresholds + 1e-9 <= (forms @ layer.T).T).all(axis=1)
             others = np.delete(outputs[rows], head, axis=1).max(axis=1, initial=-np.inf)
             under, wrong = under + int(rows.sum()), wrong + int((outputs[rows, head] <= others).sum())
