@@ -32,7 +32,7 @@ SCHEMA = "specmine.spec/1"
 
 def document(spec: Spec) -> dict[str, Any]:
     """The Spec as plain data, ready for JSON."""
-    regions = {claim.region.name: _region_document(claim.region) for claim in spec.claims}
+    regions = {claim.region.name: region_document(claim.region) for claim in spec.claims}
     return {
         "schema": SCHEMA,
         "provenance": dict(spec.provenance),
@@ -160,7 +160,8 @@ def _interval(split: SplitEvidence, measure: str) -> dict[str, Any]:
     return {"value": getattr(split, measure), "low": low, "high": high}
 
 
-def _region_document(named: NamedRegion) -> dict[str, Any]:
+def region_document(named: NamedRegion) -> dict[str, Any]:
+    """A region as plain data: a box, or a ball with its centre, all that it is clipped to, and the sample it is around."""
     match named.region:
         case Box(lower=lower, upper=upper):
             return {"kind": "box", "lower": lower.tolist(), "upper": upper.tolist()}

@@ -52,6 +52,17 @@ def radius_of(wanted: str) -> float | None:
     return None if match["radius"] is None else float(match["radius"])
 
 
+def region_named(dataset: Dataset, name: str) -> NamedRegion:
+    """The region of a data set that has a name; raises BadConfig where none has it."""
+    if name in (DOMAIN, DATA):
+        return box_of(dataset, name)
+    wanted, _, sample = name.rpartition(":")
+    radius = radius_of(wanted)
+    if radius is None or not sample.isdecimal() or int(sample) >= len(dataset.x):
+        raise BadConfig(f"{name!r} is no region of this data, which has {len(dataset.x)} samples; write ball:RADIUS:SAMPLE")
+    return ball_around(dataset, int(sample), radius)
+
+
 def ball_around(dataset: Dataset, sample: int, radius: float) -> NamedRegion:
     """The L-infinity ball of a radius, in the units of the input, around one row, clipped to the domain."""
     return NamedRegion(f"ball:{radius}:{sample}", Ball(_row(dataset, sample), radius, dataset.domain), sample)

@@ -16,14 +16,15 @@ import specmine
 import verifier
 from specmine.config import Config, make_config
 from specmine.data import Dataset, read_npz
-from specmine.document import from_json, to_json
-from specmine.errors import BadRun
+from specmine.document import from_json, region_document, to_json
+from specmine.errors import BadConfig, BadRun
 from specmine.exhibit import Exhibit, Gain, Strong
 from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
 from specmine.pipeline.inputs import Inputs, check_names, reload_data
 from specmine.pipeline.propose import check_head, sites_needed
 from specmine.pipeline.provenance import provenance
 from specmine.progress import SILENT, Progress
+from specmine.regions import region_named
 from specmine.spec import Coverage, Spec
 from specmine.tracing import Sites, Source, Stream, classes_of, trace
 from specmine.verification import Store, outcomes
@@ -99,6 +100,7 @@ class Run:
         if not path.exists():
             return Spec((), provenance(self.inputs, self.config), Coverage(0, 0, {}), self.seconds)
         written = from_json(path.read_text(encoding="utf-8"), str(path))
+        _check_regions(written, self.dataset, path)
         claims = tuple(outcomes(written.claims, self.sites, self.store))
         return replace(written, claims=claims, seconds=self.seconds)
 
@@ -154,6 +156,17 @@ def open_run(folder: Path | str, *, progress: Progress = SILENT, **effort: Any) 
     check_names(config, Sites(network))
     claim_folder(folder, identity(inputs, config), details)
     return Run(folder, inputs, config, progress)
+
+
+def _check_regions(spec: Spec, dataset: Dataset, path: Path) -> None:
+    """Raises BadRun where a region is not the one that its name stands for: a proof over less is none over the domain."""
+    for name, region in {claim.region.name: claim.region for claim in spec.claims}.items():
+        try:
+            same = region_document(region) == region_document(region_named(dataset, name))
+        except BadConfig:
+            same = False
+        if not same:
+            raise BadRun(f"{path} is damaged: its region {name!r} is not that of the run's data; delete it and run again")
 
 
 def existing(folder: Path | str) -> Path:

@@ -2,6 +2,7 @@
 explained and exported."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -137,8 +138,23 @@ def test_certificates_and_compositions_are_checked_again(folder, run):
     between = [c for c in run.spec.claims if c.outcome.engine.endswith(BETWEEN) and c.outcome.certificate and c.clause.body]
     one, other, *_ = (c for c in between if c.clause.head.arguments[:1] == between[0].clause.head.arguments[:1])
     swapped = replace(one, outcome=replace(one.outcome, certificate=other.outcome.certificate))
-    (refused,) = check_claims([swapped], run.sites, run.store)
+    bare = replace(one, outcome=replace(one.outcome, certificate=None))
+    refused, unbacked = check_claims([swapped, bare], run.sites, run.store)
     assert refused.outcome.verdict == "unknown" and "refused" in refused.outcome.reason
+    assert unbacked.outcome.verdict == "unknown" and unbacked.outcome.reason == "no certificate"
+
+
+@pytest.mark.parametrize("other", ["domain", "elsewhere", "ball:0.1:300"])
+def test_a_region_is_what_its_name_says(folder, tmp_path, other):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    content = json.loads((copy / "claims.json").read_text())
+    region = content["regions"].pop("domain")
+    content["regions"][other] = region | ({"upper": [0.5, 0.5, 0.5]} if other == "domain" else {})
+    for claim in content["claims"]:
+        claim["region"] = other
+    (copy / "claims.json").write_text(json.dumps(content))
+    with pytest.raises(BadRun, match=f"its region '{other}' is not that of the run's data"):
+        check_run(copy)
 
 
 def test_a_sample_is_explained(folder, run, capsys):
