@@ -72,6 +72,8 @@ def bisect(proved: Callable[[float], bool | None], *, most: float, precision: fl
     refuted = answer is False
     while high - low > precision * max(low, 1e-3 * most):
         middle = high / 4 if not low and high / 4 > precision * 1e-3 * most else (low + high) / 2
+        if not low < middle < high:
+            break
         answer, queries = proved(middle), queries + 1
         if answer:
             low = middle

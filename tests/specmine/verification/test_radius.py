@@ -71,6 +71,11 @@ def test_bisection_ends_close_to_the_answer(truth, otherwise):
     assert found.queries == len(asked) < 30 and len(set(asked)) == len(asked)
 
 
+def test_bisection_ends_where_no_float_lies_between():
+    found = bisect(lambda radius: radius <= 0.3, most=1.0, precision=1e-17)
+    assert found.proved == 0.3 and found.failed == np.nextafter(0.3, 1)
+
+
 def test_mistakes_are_named():
     clause = parse_clause("class(0) :- active(h1,0).", sites=SITES)
     with pytest.raises(BadData, match="most and precision must be > 0, got 0"):
