@@ -23,7 +23,7 @@ ConfigFile = Annotated[
 ]
 Regions = Annotated[
     list[str] | None,
-    typer.Option("--region", metavar="domain|ball:R", help="Where to prove; may be repeated. R in units of the input."),
+    typer.Option("--region", metavar="NAME", help="domain, data or ball:R, R in units of the input; may be repeated."),
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")]
 Ways = Annotated[
