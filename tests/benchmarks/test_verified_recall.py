@@ -144,7 +144,7 @@ def test_no_input_under_a_proved_body_has_another_class(run: Run) -> None:
         *_, layer, outputs = forward(model, x)
         columns = np.ascontiguousarray(layer.T)
         for (forms, thresholds), head in zip(bodies, heads, strict=True):
-            rows = holding(forms, thresholds + 1e-9, columns)
+            rows = holding(forms, thresholds, columns)
             others = np.delete(outputs[rows], head, axis=1).max(axis=1, initial=-np.inf)
             under, wrong = under + len(rows), wrong + int((outputs[rows, head] <= others).sum())
     print(f"\n{name_of(run)}: {len(images)} images and {NOISY} noisy inputs, {under} under proofs, {wrong} of another class")
