@@ -14,6 +14,7 @@ from verifier.engines.smt import decide_smt
 from verifier.formats.smtlib import smtlib
 from verifier.formula import atoms_of
 from verifier.query import Query
+from verifier.solve import verify
 from verifier.verdict import Proved
 
 STATUS = {"proved": "unsat", "vacuous": "unsat", "refuted": "sat", "unknown": "unknown", "unchecked": "unknown"}
@@ -21,8 +22,8 @@ STATUS = {"proved": "unsat", "vacuous": "unsat", "refuted": "sat", "unknown": "u
 
 EASY_S = 2.0
 EASY_SUMS = 20
-"""Seconds for one attempt at a smaller question, and how many atoms on several neurons a body may have for one: with more,
-Z3 takes many times as long."""
+"""Seconds for one attempt at a smaller question, and how many atoms on several neurons a body may have for Z3 to make it: with
+more it takes many times as long, and bounds tell whether the smaller question is enough."""
 
 EXACT = "question: the whole network; sat is a counterexample, unsat a proof"
 LATER = (
@@ -52,8 +53,10 @@ def question_of(claim: Claim, exhibit: Exhibit) -> tuple[Query, str]:
     query = claim_query(claim, exhibit.sites)
     sums = sum(len(a.terms) > 1 for part in claim.body_parts for a in atoms_of(part))
     alone = claim.outcome.engine != RESOLUTION  # what was composed was never one proof, so a small question says too little
-    if STATUS[claim.outcome.verdict] == "unsat" and sums <= EASY_SUMS and alone:
+    if STATUS[claim.outcome.verdict] == "unsat" and alone:
         for later in starting_later(query):
-            if isinstance(decide_smt(later, timeout_s=EASY_S).verdict, Proved):
+            few = sums <= EASY_SUMS
+            decision = decide_smt(later, timeout_s=EASY_S) if few else verify(later, engine="bound", timeout_s=EASY_S)
+            if isinstance(decision.verdict, Proved):
                 return later, LATER.format(start=later.network.input)
     return query, EXACT

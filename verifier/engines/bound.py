@@ -271,6 +271,11 @@ def climb(
             if programs and atoms is not None and not bool((best > target).all()):
                 weighed = stopped_at(v, seen[v], plain_start, atoms, bounds, best <= target)
                 best, start = _better(network, bounds, rows, atoms, best, start, weighed or start)
+        if programs and atoms is not None and network.input in seen and not bool((best > target).all()):
+            # a pass ends there, so that only the relations need multipliers
+            weighed = stopped_at(network.input, seen[network.input], plain_start, atoms, bounds, best <= target)
+            ended = start if weighed is None else replace(plain_start, atoms=weighed.atoms)
+            best, start = _better(network, bounds, rows, atoms, best, start, ended)
         if warm is not None:
             best, start = _better(network, bounds, rows, atoms, best, start, pinned(network, bounds, warm))
     if not steps or bool((best > target).all()):

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from verifier.check import check
 from verifier.domains.bounds import before_activation
-from verifier.formula import And, Formula, at_least, at_most, holds
+from verifier.engines.bound import bound_goals, start_batch, tighten
+from verifier.engines.problem import GoalRow, groups
+from verifier.formula import And, Formula, at_least, at_most, atom, holds
 from verifier.network import Network, Node
 from verifier.ops import LeakyRelu, Linear, Op, Relu, Sum, frozen_array
 from verifier.query import Query
@@ -60,3 +63,31 @@ def test_the_condition_on_the_input_is_equivalent(slope: float, upper: bool, str
     atom = (at_most if upper else at_least)("h", 0, threshold, strict=strict)
     values = {"z": [Fraction(z)], "h": [max(Fraction(z), Fraction(slope) * Fraction(z))]}
     assert holds(before_activation(made, atom), values) is holds(atom, values)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("hidden", [False, True])
+def test_relations_about_one_layer_are_weighed_as_a_program_would(seed: int, hidden: bool) -> None:
+    """The first pass over a goal of that layer gives what scipy finds to be the least, without a climb."""
+    draw = np.random.default_rng(seed)
+    forms, limits, weight = draw.integers(-1, 2, (12, 5)), draw.uniform(0, 1, 12), draw.normal(size=(1, 5))
+    read, identity = (
+        Linear(frozen_array(weight), frozen_array([0.0])),
+        Linear(frozen_array(np.eye(5)), frozen_array(np.zeros(5))),
+    )
+    nodes = (Node("z", identity, ("x",)), Node("h", Relu(), ("z",)), Node("y", read, ("h",)))
+    made = Network("x", (1, 5), nodes, "y") if hidden else Network("h", (1, 5), nodes[2:], "y")
+    relations = tuple(
+        atom({("h", j): int(c) for j, c in enumerate(form) if c}, -limit)
+        for form, limit in zip(forms, limits.tolist(), strict=True)
+        if (form != 0).sum() > 1
+    )
+    floor = tuple(at_least("h", j, 0) for j in range(5))
+    query = Query(made, Box(np.zeros(5), np.ones(5)), And((*relations, *floor, at_most("y", 0, -100))))
+    rows = [(form, limit) for form, limit in zip(forms, limits, strict=True) if (form != 0).sum() > 1]
+    least = linprog(weight[0], A_ub=[form for form, _ in rows], b_ub=[limit for _, limit in rows], bounds=[(0, 1)] * 5).fun
+    batch = tighten(start_batch(groups(query)))
+    goals = bound_goals(
+        batch, [GoalRow(0, goal) for goal in batch.groups[0].goals if "y" in str(goal.atom)], steps=0, target=1e9
+    )
+    assert float(goals.bounds[0]) - 100 == pytest.approx(least, abs=1e-9)
