@@ -144,7 +144,8 @@ def proved_locally(ladder: Ladder, clauses: Sequence[HornClause]) -> set[HornCla
     store, config = refinery.store, refinery.config
     queries = {c: local_query(c, refinery.region, refinery.sites, bounds=ladder.bounds) for c in dict.fromkeys(clauses)}
     timeout_s = min(QUESTION_S, config.timeout_s)
-    open_ = [query for query in queries.values() if not store.answers(query.sha256, ENGINE, timeout_s)]
+    known = {key for key, record in store.records.items() if record.verdict == "proved"}
+    open_ = [q for q in queries.values() if q.sha256 not in known and not store.answers(q.sha256, ENGINE, timeout_s)]
     decide(open_, store, engine=ENGINE, timeout_s=timeout_s)
     sound = {clause for clause, query in queries.items() if store.records[query.sha256].verdict == "proved"}
     for clause in sorted(sound, key=str):
@@ -158,6 +159,7 @@ def _write(refinery: Refinery, clause: HornClause, record: Record) -> None:
     """Keeps a proof of a clause over the region, unless there is one already."""
     key = clause_query(clause, refinery.region, refinery.sites).sha256
     known = refinery.store.records.get(key)
+    assert known is None or known.verdict != "refuted", f"proved between its layers, and refuted: {clause}"
     if known is None or known.verdict != "proved":
         config = refinery.config
         refinery.store.add(replace(record, key=key, engine_asked=config.engine, timeout_s=config.timeout_s))

@@ -23,8 +23,15 @@ def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progres
     checked = _with_parts(checked)
     with_proof = [after for after in checked if after.outcome.certificate is not None]
     refused = sum(after.outcome.verdict == "unknown" for after in with_proof)
-    progress.finish(f"{len(with_proof) - refused} certificates accepted, {refused} refused")
+    bare = sum(after.outcome.certificate is None and _rests_on_proof(after) for after in checked)
+    unseen = f", {bare} proofs have none to check" if bare else ""
+    progress.finish(f"{len(with_proof) - refused} certificates accepted, {refused} refused{unseen}")
     return checked
+
+
+def _rests_on_proof(claim: Claim) -> bool:
+    """Whether the claim is proved by itself, not composed of others."""
+    return claim.outcome.verdict in ("proved", "vacuous") and claim.outcome.engine != RESOLUTION
 
 
 def _with_parts(claims: Sequence[Claim]) -> list[Claim]:

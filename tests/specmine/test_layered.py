@@ -16,6 +16,7 @@ from specmine.pipeline.layered import Ladder, proved_locally
 from specmine.pipeline.propose import propose
 from specmine.pipeline.stages import refinery_of
 from specmine.pipeline.synthesis import material_of
+from specmine.progress import Silent
 from specmine.queries import claim_query, clause_query, local_query
 from specmine.report import report_html
 from specmine.rules.clause import HornClause
@@ -142,6 +143,19 @@ def test_certificates_and_compositions_are_checked_again(folder, run):
     refused, unbacked = check_claims([swapped, bare], run.sites, run.store)
     assert refused.outcome.verdict == "unknown" and "refused" in refused.outcome.reason
     assert unbacked.outcome.verdict == "unknown" and unbacked.outcome.reason == "no certificate"
+
+
+def test_proofs_without_a_certificate_are_counted(run):
+    class Heard(Silent):
+        said = ""
+
+        def finish(self, text=""):
+            self.said = text
+
+    heard = Heard()
+    one = next(c for c in run.spec.claims if c.outcome.certificate is not None and not c.outcome.engine.endswith(BETWEEN))
+    check_claims([one, replace(one, outcome=replace(one.outcome, certificate=None))], run.sites, run.store, progress=heard)
+    assert heard.said == "1 certificates accepted, 0 refused, 1 proofs have none to check"
 
 
 @pytest.mark.parametrize("other", ["domain", "elsewhere", "ball:0.1:300"])
