@@ -158,4 +158,5 @@ def test_clauses_beside_patterns_and_where_they_are_proved():
         assert proved + refuted + left == pytest.approx(1)
         wrong = under & inside & (samples.fresh.predictions != label)
         assert not wrong.any(), "a proved part holds an input where the clause fails"
+        assert proved > 0
     assert not missed, "precision below 0.9 or recall below that of the pattern: " + "; ".join(missed)

@@ -172,7 +172,7 @@ def test_exact_duals_confirm_the_proved_polytopes(run, proved):
     sums = [claim for claim in proved if any(len(a.terms) > 1 for a in claim.body_parts)]
     # refinement may mix in a literal of an earlier layer
     polytopes = [claim for claim in sums if all(term.value == layer for a in claim.body_parts for term in a.terms)]
-    assert len(polytopes) >= max(5, 0.5 * len(sums))
+    assert len(polytopes) >= max(10, 0.5 * len(sums))
     for claim in polytopes:
         forms = np.zeros((len(claim.body_parts), len(upper)))
         for row, a in zip(forms, claim.body_parts, strict=True):
