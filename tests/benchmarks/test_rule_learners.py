@@ -15,17 +15,13 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from mlxtend.frequent_patterns import association_rules, fpgrowth
 from sklearn.tree import DecisionTreeClassifier
-from wittgenstein import RIPPER
 
 from specmine.data import HOLDOUT, MINE, TEST, load_dataset, model_path
 from specmine.predicates.families import candidates
@@ -44,6 +40,8 @@ from specmine.verification.oracle import VerifierOracle
 from verifier.formats import read_network
 from verifier.formats.torch_export import read_module
 
+pd, patterns, wittgenstein = map(pytest.importorskip, ("pandas", "mlxtend.frequent_patterns", "wittgenstein"))
+"""Installed by `pip install specmine[bench]`."""
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = Path(os.environ.get("SPECMINE_BENCHMARKS", ROOT.parent / "shared" / "benchmarks"))
 NETWORKS = {"breast_cancer": (20, 21, 22, 23), "digits": (0,), "mnist 256x2": (0,)}
@@ -59,12 +57,7 @@ BOXES = 4
 BEAMS, BODIES, MAX_BODY, QUESTION_S = ((1, 8), (2, 8), (3, 4), (5, 4)), 4, 8, 2.0
 """Beams by their longest body and width, each with so many bodies, one after the other."""
 
-pytestmark = [
-    pytest.mark.bench,
-    pytest.mark.skipif(
-        any(find_spec(name) is None for name in ("wittgenstein", "mlxtend")), reason="pip install specmine[bench]"
-    ),
-]
+pytestmark = pytest.mark.bench
 
 
 class Setting:
@@ -129,7 +122,7 @@ def by_ripper(setting):
     )
     rules = []
     for label in np.unique(setting.values[setting.known]).tolist():
-        learner = RIPPER(random_state=0)
+        learner = wittgenstein.RIPPER(random_state=0)
         learner.fit(frame, (setting.values[setting.known] == label).tolist(), pos_class=True)
         for rule in learner.ruleset_.rules:
             body = {int(str(cond.feature)[1:]): bool(int(cond.val)) for cond in rule.conds}
@@ -145,8 +138,8 @@ def by_fpgrowth(setting):
         own = values == label
         best = np.argsort(-np.abs(bits[own].mean(axis=0) - bits[~own].mean(axis=0)), kind="stable")[:FREQUENT]
         frame = pd.DataFrame(np.column_stack([bits[:, best], own]), columns=[*map(int, best), "class"])
-        sets = fpgrowth(frame, min_support=0.3 * float(own.mean()), use_colnames=True, max_len=WIDEST + 1)
-        found = association_rules(sets, metric="confidence", min_threshold=0.9)
+        sets = patterns.fpgrowth(frame, min_support=0.3 * float(own.mean()), use_colnames=True, max_len=WIDEST + 1)
+        found = patterns.association_rules(sets, metric="confidence", min_threshold=0.9)
         found = found[found["consequents"] == frozenset({"class"})].sort_values(["confidence", "support"], ascending=False)
         left = own.copy()
         for places in found["antecedents"]:
