@@ -20,7 +20,7 @@ Answers go to stdout, everything else to stderr.
 \b
 Exit codes:
   0    all asked claims proved, or the stage done
-  1    something refuted
+  1    something refuted, or with verify --check a certificate not accepted
   2    bad usage or input
   3    nothing refuted, something undecided
   4    a bug of ours

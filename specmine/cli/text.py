@@ -10,6 +10,7 @@ from specmine.pipeline.run import CLAIMS, Run
 from specmine.rules.theory import Derivation, derivation_text
 from specmine.spec import Claim, Spec
 from specmine.stats import evidence_text, share_text
+from specmine.verification import Recheck
 
 
 def summary_text(spec: Spec) -> str:
@@ -39,6 +40,18 @@ def no_claims_text(run: Run, folder: object) -> str:
 def spec_text(spec: Spec) -> str:
     """Every claim with evidence and verdict, then the figures of the run."""
     return "\n".join([line for claim in spec.claims for line in claim_lines(claim)] + [summary_text(spec)])
+
+
+def check_text(checked: Recheck) -> str:
+    """The claims that lost their proof, each with the reason, then the counts."""
+    lost = [f"{claim.clause}\n  over {claim.region.name}: {claim.outcome.reason}\n" for claim in checked.lost]
+    return "\n".join([*lost, checked.summary])
+
+
+def check_document(checked: Recheck) -> dict[str, Any]:
+    """The same as plain data; `lost` holds the ids of claims."""
+    lost = [{"id": claim.id, "clause": str(claim.clause), "reason": claim.outcome.reason} for claim in checked.lost]
+    return {"accepted": checked.accepted, "without_certificate": checked.bare, "lost": lost}
 
 
 def predicates_text(strongest: Sequence[Strong], count: int) -> str:

@@ -1,6 +1,7 @@
 """specmine verify"""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from specmine.cli.options import (
 )
 from specmine.cli.screen import answer, answer_json, make_progress
 from specmine.errors import BadConfig
+from specmine.progress import Progress
 
 
 def verify(
@@ -48,7 +50,8 @@ def verify(
     With RUN alone the run goes on to its end. With --clause, the clause is measured and decided on the run's model and data,
     or on --model and --data.
 
-    Exit code: 0 all proved, 1 one refuted, 3 none refuted but one undecided.
+    Exit code: 0 all proved, 1 one refuted, 3 none refuted but one undecided. With --check, whatever the verdicts: 0 every
+    certificate accepted, 1 one refused, damaged or missing.
     """
     _refuse(
         {
@@ -63,10 +66,12 @@ def verify(
     )
     from specmine.cli.text import spec_text
     from specmine.document import document
-    from specmine.pipeline import check_run, decide, decide_on_run, go_on
+    from specmine.pipeline import decide, decide_on_run, go_on
 
     effort: dict[str, Any] = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
     progress = make_progress(quiet, verbose)
+    if run is not None and check:
+        raise typer.Exit(_check(run, json=json, progress=progress))
     text = "\n".join(clause or [])
     if run is None:
         spec = decide(
@@ -74,8 +79,6 @@ def verify(
         )
     elif clause:
         spec = decide_on_run(run, text, regions=region, progress=progress, **effort)
-    elif check:
-        spec = check_run(run, progress=progress)
     else:
         spec = go_on(run, progress=progress, **effort)
     if json:
@@ -83,6 +86,20 @@ def verify(
     else:
         answer(spec_text(spec))
     raise typer.Exit(spec.exit_code)
+
+
+def _check(run: Path, *, json: bool, progress: Progress) -> int:
+    """Prints which claims of a run keep their proof, and returns the exit code."""
+    from specmine.cli.text import check_document, check_text
+    from specmine.document import document
+    from specmine.pipeline import check_run
+
+    spec, checked = check_run(run, progress=progress)
+    if json:
+        answer_json(document(spec) | {"check": check_document(checked)})
+    else:
+        answer(check_text(checked))
+    return checked.exit_code
 
 
 def _refuse(misplaced: Mapping[str, object], *, either: bool, clause: bool) -> None:

@@ -17,7 +17,7 @@ from specmine.pipeline.stages import finish_run, make_claims, present_run, verif
 from specmine.progress import SILENT, Progress
 from specmine.rules.syntax import parse_clauses
 from specmine.spec import Spec
-from specmine.verification import check_claims
+from specmine.verification import Recheck, check_claims
 
 
 def mine(
@@ -114,10 +114,13 @@ def decide_on_run(
     return decide_on(run.inputs, clauses, config, progress)
 
 
-def check_run(folder: Path | str, *, progress: Progress = SILENT) -> Spec:
-    """The Spec of a run after every certificate it names was checked again, exactly and without a solver.
+def check_run(folder: Path | str, *, progress: Progress = SILENT) -> tuple[Spec, Recheck]:
+    """The Spec of a run after every certificate it names was checked again, every rounding accounted for and without a solver;
+    and what that came to.
 
-    A proof whose certificate is not accepted becomes unknown; a proof without a certificate stays as it is.
+    A proof whose certificate is refused, damaged or missing becomes unknown; a proof that came without one stays as it is.
     """
     run = open_run(folder, progress=progress)
-    return replace(run.spec, claims=tuple(check_claims(run.spec.claims, run.sites, run.store, progress=progress)))
+    spec = run.spec
+    checked = check_claims(spec.claims, run.sites, run.store, progress=progress)
+    return replace(spec, claims=checked.claims), checked

@@ -2,7 +2,7 @@
 
 from specmine.verification.proving import CERTIFICATES, Effort, outcomes, prove
 from specmine.verification.radius import Radius, largest_radius
-from specmine.verification.recheck import check_claims
+from specmine.verification.recheck import Recheck, check_claims
 from specmine.verification.store import Record, Store
 from specmine.verification.witness import sample_witness
 
@@ -10,6 +10,7 @@ __all__ = [
     "CERTIFICATES",
     "Effort",
     "Radius",
+    "Recheck",
     "Record",
     "Store",
     "check_claims",

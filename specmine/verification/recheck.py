@@ -1,7 +1,8 @@
 """Check the certificates of a run again: every rounding accounted for, no solver."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from specmine.progress import SILENT, Progress
 from specmine.queries import claim_query, local_query
@@ -11,22 +12,50 @@ from specmine.spec import BETWEEN, RESOLUTION, Claim
 from specmine.tracing import Sites
 from specmine.verification.store import Store
 from verifier.check import check, read_certificate
+from verifier.errors import BadCertificate
+from verifier.query import Query
 
 
-def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progress: Progress = SILENT) -> list[Claim]:
-    """The claims, those whose certificate is not accepted as unknown; raises BadCertificate for a damaged file."""
+@dataclass(frozen=True, eq=False)
+class Recheck:
+    """What checking the certificates of claims again came to.
+
+    claims: all of them, those that lost their proof as unknown, with the reason. lost: these alone: their certificate, or that
+    of what they were composed of, was refused, damaged or missing. accepted: how many certificates were accepted; bare: how
+    many proofs came without one.
+    """
+
+    claims: tuple[Claim, ...]
+    lost: tuple[Claim, ...]
+    accepted: int
+    bare: int
+
+    @property
+    def exit_code(self) -> int:
+        """0: every certificate was accepted; 1: one was not."""
+        return 1 if self.lost else 0
+
+    @property
+    def summary(self) -> str:
+        """The counts in a line."""
+        unseen = f"; proofs without a certificate to check: {self.bare}" if self.bare else ""
+        return f"certificates accepted: {self.accepted}; claims that lost their proof: {len(self.lost)}{unseen}"
+
+
+def check_claims(claims: Sequence[Claim], sites: Sites, store: Store, *, progress: Progress = SILENT) -> Recheck:
+    """Checks every certificate that the claims name, also after one that is refused, damaged or missing."""
     progress.start("check", len(claims))
-    checked = []
+    single = []
     for claim in claims:
-        checked.append(_check(claim, sites, store))
-        progress.advance(1, f"{checked[-1].outcome.verdict}: {claim.title}")
-    checked = _with_parts(checked)
-    with_proof = [after for after in checked if after.outcome.certificate is not None]
-    refused = sum(after.outcome.verdict == "unknown" for after in with_proof)
-    bare = sum(after.outcome.certificate is None and _rests_on_proof(after) for after in checked)
-    unseen = f", {bare} proofs have none to check" if bare else ""
-    progress.finish(f"{len(with_proof) - refused} certificates accepted, {refused} refused{unseen}")
-    return checked
+        single.append(_check(claim, sites, store))
+        progress.advance(1, f"{single[-1].outcome.verdict}: {claim.title}")
+    checked = _with_parts(single)
+    lost = [after for before, after in zip(claims, checked, strict=True) if before.outcome.verdict != after.outcome.verdict]
+    kept = [claim for claim in checked if _rests_on_proof(claim)]
+    accepted = sum(claim.outcome.certificate is not None for claim in kept)
+    result = Recheck(tuple(checked), tuple(lost), accepted, len(kept) - accepted)
+    progress.finish(result.summary)
+    return result
 
 
 def _rests_on_proof(claim: Claim) -> bool:
@@ -59,8 +88,15 @@ def _check(claim: Claim, sites: Sites, store: Store) -> Claim:
         lost = local and outcome.verdict in ("proved", "vacuous")  # such a proof always has one
         return replace(claim, outcome=replace(outcome, verdict="unknown", reason="no certificate")) if lost else claim
     query = local_query(claim.clause, claim.region.region, sites) if local else claim_query(claim, sites)
-    _, certificate = read_certificate(store.folder / outcome.certificate, query.network)
+    problem = _problem(query, store.folder / outcome.certificate)
+    return replace(claim, outcome=replace(outcome, verdict="unknown", reason=problem)) if problem else claim
+
+
+def _problem(query: Query, path: Path) -> str:
+    """Why a certificate file does not prove the query; nothing where it does."""
+    try:
+        _, certificate = read_certificate(path, query.network)
+    except BadCertificate as error:
+        return str(error)
     result = check(query, certificate)
-    if result.accepted:
-        return claim
-    return replace(claim, outcome=replace(outcome, verdict="unknown", reason=f"certificate refused: {result.reason}"))
+    return "" if result.accepted else f"certificate refused: {result.reason}"

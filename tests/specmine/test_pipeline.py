@@ -175,8 +175,9 @@ def test_a_half_finished_run_goes_on_from_its_folder(finished, tmp_path):
 
 
 def test_every_certificate_is_checked_again(finished):
-    checked = check_run(finished[0])
-    assert checked.verdicts == finished[1].verdicts
+    spec, checked = check_run(finished[0])
+    assert checked.exit_code == 0 and checked.accepted
+    assert spec.verdicts == finished[1].verdicts
 
 
 def test_a_changed_model_in_the_folder_is_noticed(finished, tmp_path):

@@ -8,6 +8,8 @@ import torch
 import toy
 
 from specmine.cli import main
+from specmine.pipeline import open_run
+from specmine.pipeline.stages import verify_stage
 from specmine.training import write_onnx
 
 README = Path(__file__).resolve().parents[3] / "README.md"
@@ -58,8 +60,26 @@ def test_export_and_report_print_their_paths(files, capsys):
 def test_verify_goes_on_and_checks_again(files, capsys):
     code = main(["verify", str(files / "run"), *FAST])
     assert code in (0, 1, 3)
-    assert main(["verify", str(files / "run"), "--check", "--quiet"]) == code
     assert "proved" in capsys.readouterr().out
+    assert main(["verify", str(files / "run"), "--check", "--quiet"]) == 0
+    assert re.match(r"certificates accepted: [1-9]\d*; claims that lost their proof: 0\b", capsys.readouterr().out)
+
+
+def test_a_check_names_every_claim_without_a_good_certificate_and_ends_with_1(tmp_path, capsys):
+    verify_stage(toy.run(tmp_path))
+    assert main(["verify", str(tmp_path), "--check", "--quiet"]) == 0, "one claim is refuted, and every certificate is good"
+    capsys.readouterr()
+    first, second, *_ = open_run(tmp_path).spec.claims
+    (tmp_path / first.outcome.certificate).unlink()
+    (tmp_path / second.outcome.certificate).write_bytes(b"PK")
+    assert main(["verify", str(tmp_path), "--check", "--quiet"]) == 1
+    *lost, summary = capsys.readouterr().out.rstrip().splitlines()
+    assert [line for line in lost if line.startswith("class")] == [str(first.clause), str(second.clause)]
+    assert any("No such file" in line for line in lost) and any("is damaged" in line for line in lost)
+    assert summary == "certificates accepted: 1; claims that lost their proof: 2"
+    assert main(["verify", str(tmp_path), "--check", "--json", "--quiet"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [lost["id"] for lost in document["check"]["lost"]] == [first.id, second.id] and document["check"]["accepted"] == 1
 
 
 @pytest.mark.parametrize(

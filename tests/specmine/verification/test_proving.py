@@ -74,13 +74,27 @@ def test_no_budget_leaves_claims_unchecked(tmp_path):
 def test_the_kernel_refuses_a_foreign_certificate(tmp_path):
     run = toy.run(tmp_path)
     spec = verify_stage(run)
-    good = check_claims(spec.claims, run.sites, run.store)
+    good = check_claims(spec.claims, run.sites, run.store).claims
     assert [c.outcome.verdict for c in good] == list(toy.VERDICTS)
     paths = [claim.outcome.certificate for claim in spec.claims[:2]]
     (tmp_path / paths[0]).write_bytes((tmp_path / paths[1]).read_bytes())
-    checked = check_claims(spec.claims, run.sites, run.store)
+    checked = check_claims(spec.claims, run.sites, run.store).claims
     assert checked[0].outcome.verdict == "unknown" and "certificate refused" in checked[0].outcome.reason
     assert checked[1].outcome.verdict == "proved"
+
+
+def test_certificates_that_are_not_accepted_are_all_found(tmp_path):
+    run = toy.run(tmp_path)
+    spec = verify_stage(run)
+    assert check_claims(spec.claims, run.sites, run.store).exit_code == 0, "a refuted claim has no certificate to accept"
+    missing, damaged, _, vacuous = spec.claims
+    (tmp_path / missing.outcome.certificate).unlink()
+    (tmp_path / damaged.outcome.certificate).write_bytes(b"PK")
+    checked = check_claims(spec.claims, run.sites, run.store)
+    assert [claim.clause for claim in checked.lost] == [missing.clause, damaged.clause]
+    assert "No such file" in checked.lost[0].outcome.reason and "is damaged" in checked.lost[1].outcome.reason
+    assert [claim.outcome.verdict for claim in checked.claims] == ["unknown", "unknown", "refuted", "vacuous"]
+    assert (checked.accepted, checked.bare, checked.exit_code) == (1, 0, 1) and vacuous.outcome.certificate
 
 
 def record(key: str, **fields: object) -> Record:
