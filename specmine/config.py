@@ -50,7 +50,9 @@ class Config(BaseModel):
         ("threshold", "smallest", "peel", "polytope"), description="how bodies are put together"
     )
     deltas: tuple[Delta, ...] = Field((0.0, 0.05), description="threshold composition: a literal may miss this share")
-    recall: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="smallest bodies: recall to keep on the class")
+    recall: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.95, description="smallest bodies: recall to keep on the class; refined ones keep less where none with it is proved"
+    )
     precision: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="smallest bodies: share of the samples under a body that must be of the class"
     )

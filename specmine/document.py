@@ -21,7 +21,7 @@ from specmine.errors import BadRun
 from specmine.predicates.predicate import Predicate
 from specmine.regions import NamedRegion
 from specmine.rules.clause import HornClause
-from specmine.spec import Claim, Coverage, Outcome, Spec, Witness
+from specmine.spec import Claim, Coverage, Outcome, Shortfall, Spec, Witness
 from specmine.stats import Evidence, SplitEvidence, read_split
 from specmine.stats.evidence import SPLITS
 from verifier.formula import And, Atom, Formula, Or, Term
@@ -93,7 +93,8 @@ def claim_document(claim: Claim) -> dict[str, Any]:
     body holds its text, its predicates and the atoms they denote, all of which must hold (sum of coefficient * value[index],
     plus bias, <= 0 or < 0 if strict; exact rationals as text); in the place of an atom may stand {"any": [...]}, one of which
     must hold, and within it {"all": [...]}. support and errors are counts over all splits: samples that satisfy the body, and
-    those among them whose predicted class is not the head's. precision and recall carry a 95 % Wilson interval.
+    those among them whose predicted class is not the head's. precision and recall carry a 95 % Wilson interval. shortfall: the
+    recall asked of a refined body and the smaller one it keeps on the mining samples, else null.
     """
     evidence, outcome = claim.evidence, claim.outcome
     splits = {name: getattr(evidence, name) for name in SPLITS}
@@ -113,6 +114,7 @@ def claim_document(claim: Claim) -> dict[str, Any]:
         "evidence": {name: asdict(split) for name, split in splits.items()},
         "precision": {name: _interval(splits[name], "precision") for name in ("holdout", "test")},
         "recall": {name: _interval(splits[name], "recall") for name in ("holdout", "test")},
+        "shortfall": None if claim.shortfall is None else asdict(claim.shortfall),
         "verdict": outcome.verdict,
         "reason": outcome.reason,
         "bound": outcome.bound,
@@ -193,7 +195,9 @@ def _read_claim(content: Mapping[str, Any], regions: Mapping[str, NamedRegion]) 
     )
     parts = tuple(map(_read_formula, content["body"]["atoms"]))
     evidence = Evidence(*(read_split(content["evidence"][name]) for name in SPLITS))
-    return Claim(clause, parts, evidence, regions[content["region"]], _read_outcome(content))
+    short = content["shortfall"]
+    shortfall = None if short is None else Shortfall(**short)
+    return Claim(clause, parts, evidence, regions[content["region"]], _read_outcome(content), shortfall)
 
 
 def _read_outcome(content: Mapping[str, Any]) -> Outcome:

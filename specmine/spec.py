@@ -47,11 +47,27 @@ class Outcome:
     counterexample: tuple[float, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Shortfall:
+    """The recall that was asked of a body, and the smaller one that it keeps, both of the mining samples to be covered.
+
+    >>> print(Shortfall(0.95, 0.91))
+    below the asked recall of 0.95: 0.9100
+    """
+
+    asked: float
+    kept: float
+
+    def __str__(self) -> str:
+        return f"below the asked recall of {self.asked:g}: {self.kept:.4f}"
+
+
 @dataclass(frozen=True, eq=False)
 class Claim:
     """A clause over a region, with what the data says (evidence) and what is proved (outcome).
 
-    body_parts: the formulas that the body denotes, over network values, all of which must hold; mostly atoms.
+    body_parts: the formulas that the body denotes, over network values, all of which must hold; mostly atoms. shortfall: where
+    refinement found no proved body with the recall that was asked of it.
     """
 
     clause: HornClause
@@ -59,6 +75,7 @@ class Claim:
     evidence: Evidence
     region: NamedRegion
     outcome: Outcome = Outcome()
+    shortfall: Shortfall | None = None
 
     @property
     def id(self) -> str:
@@ -103,6 +120,11 @@ class Spec:
     def clauses(self) -> tuple[HornClause, ...]:
         """The distinct clauses, in the order of the claims."""
         return tuple(dict.fromkeys(claim.clause for claim in self.claims))
+
+    @property
+    def short(self) -> tuple[HornClause, ...]:
+        """The clauses that keep less recall than was asked of them."""
+        return tuple(dict.fromkeys(claim.clause for claim in self.claims if claim.shortfall is not None))
 
     @property
     def verified(self) -> tuple[HornClause, ...]:

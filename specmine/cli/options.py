@@ -33,7 +33,9 @@ Ways = Annotated[
     ),
 ]
 SitesMined = Annotated[list[str] | None, typer.Option("--site", metavar="NAME", help="Site to mine, such as h2; repeatable.")]
-Recall = Annotated[float | None, typer.Option("--recall", metavar="SHARE", help="Recall of smallest bodies.")]
+Recall = Annotated[
+    float | None, typer.Option("--recall", metavar="SHARE", help="Recall of smallest bodies; refined ones may get less.")
+]
 Precision = Annotated[
     float | None, typer.Option("--precision", metavar="SHARE", help="Precision of smallest bodies on the samples.")
 ]

@@ -14,7 +14,7 @@ from specmine.verification import Recheck
 
 
 def summary_text(spec: Spec) -> str:
-    """The figures of a run in two lines."""
+    """The figures of a run in two lines, and a third where clauses keep less recall than was asked."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in spec.verdicts.items() if count)
     coverage = spec.coverage
     found = f"{len(spec.clauses)} clauses, {len(spec.claims)} claims: {counts or 'none'}"
@@ -24,7 +24,14 @@ def summary_text(spec: Spec) -> str:
         f"{found}\n"
         f"verified recall {spec.verified_recall:.4f}, recall {spec.recall:.4f} of {coverage.test_inputs} test inputs "
         f"({coverage.correct} classified correctly)"
+        f"{_shortfall_text(len(spec.short))}"
     )
+
+
+def _shortfall_text(count: int) -> str:
+    if not count:
+        return ""
+    return f"\nrefined clauses below the asked recall: {count}; with it none was proved, or they add to one (show marks them)"
 
 
 def no_claims_text(run: Run, folder: object) -> str:
@@ -113,6 +120,8 @@ def claim_lines(claim: Claim) -> Iterator[str]:
     """One claim in a few lines: the clause, what the data says, what is proved."""
     yield str(claim.clause)
     yield f"  evidence  hold-out: {evidence_text(claim.evidence.holdout)}; test: {evidence_text(claim.evidence.test)}"
+    if claim.shortfall is not None:
+        yield f"  refined   {claim.shortfall}"
     yield f"  verdict   {verdict_text(claim)}"
     yield ""
 

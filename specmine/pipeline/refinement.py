@@ -106,7 +106,8 @@ def refine_clauses(refinery: Refinery, target: Target, made: Sequence[HornClause
         left = np.concatenate([left, np.zeros(len(bench.positives) - len(left), dtype=bool)])
     kept = smallest_cover([bench.holds(body) & bench.positives for body in bodies], [len(body) for body in bodies])
     clauses = [HornClause(target.head, bench.literals(bodies[place])) for place in kept.chosen]
-    refinery.journal.finish(target.head, clauses, kept.reason, points)
+    recalls = [bench.recall(bodies[place]) for place in kept.chosen]
+    refinery.journal.finish(target.head, clauses, recalls, kept.reason, points)
     return clauses
 
 
@@ -136,6 +137,9 @@ class _Bench:
 
     def holds(self, body: Sequence[int]) -> NDArray[np.bool_]:
         return np.asarray(unpack(conjunction(self.table, list(body))[None], self.table.samples)[0])
+
+    def recall(self, body: Sequence[int]) -> float:
+        return float(self.holds(body)[self.positives].mean())
 
     def starts_for(self, left: NDArray[np.bool_], *, besides: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """The starts that cover some of the positives that are left, first those that cover the most."""
@@ -285,12 +289,19 @@ class Journal:
         )
 
     def finish(
-        self, head: Predicate, clauses: Sequence[HornClause], reason: str, refuting: Sequence[Sequence[float]] = ()
+        self,
+        head: Predicate,
+        clauses: Sequence[HornClause],
+        recalls: Sequence[float],
+        reason: str,
+        refuting: Sequence[Sequence[float]] = (),
     ) -> None:
-        """A head is done: its clauses, how good the choice among them is, and counterexamples for the heads to come."""
+        """A head is done: its clauses, the share of its positives that each covers, how good the choice among them is, and
+        counterexamples for the heads to come."""
         points = [list(point) for point in refuting[-_KEPT:]]
         self.refuting += points
-        self._write({"head": str(head), "clauses": [str(clause) for clause in clauses], "cover": reason, "refuting": points})
+        texts = [str(clause) for clause in clauses]
+        self._write({"head": str(head), "clauses": texts, "recalls": list(recalls), "cover": reason, "refuting": points})
 
     def _write(self, line: dict[str, Any]) -> None:
         try:
@@ -298,6 +309,12 @@ class Journal:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+
+def refined_recalls(folder: Path) -> dict[str, float]:
+    """By the text of each refined clause of a run, the share that it covers of its head's positives among the mining rows."""
+    ends = [line for line in _lines(folder / LOG) if "clauses" in line]
+    return {text: recall for line in ends for text, recall in zip(line["clauses"], line["recalls"], strict=True)}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

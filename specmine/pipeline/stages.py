@@ -1,7 +1,7 @@
 """The stages of a run, each reading what the one before wrote: clauses, claims, verdicts, exports, report."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from specmine.folder import read_json, write_json, write_text
 from specmine.pipeline.comparison import comparison
 from specmine.pipeline.propose import Proposed, propose, strongest_predicates
 from specmine.pipeline.provenance import provenance
-from specmine.pipeline.refinement import Refinery
+from specmine.pipeline.refinement import Refinery, refined_recalls
 from specmine.pipeline.run import CLAIMS, FAMILIES, STRONGEST, Run
 from specmine.pipeline.synthesis import Material, material_of, synthesise
 from specmine.predicates.form import Bits
@@ -22,7 +22,7 @@ from specmine.regions import NamedRegion, ball_around, ball_centers, box_of, rad
 from specmine.report import report_html
 from specmine.rules.clause import HornClause
 from specmine.rules.syntax import parse_clause
-from specmine.spec import Claim, Coverage, Outcome, Spec
+from specmine.spec import Claim, Coverage, Outcome, Shortfall, Spec
 from specmine.stats import body_bits, fill_q, measure
 from specmine.verification import Effort, prove, sample_witness
 from verifier.network import Network
@@ -110,7 +110,13 @@ def claim_stage(run: Run, clauses: Sequence[HornClause], tried: int) -> None:
     if not (run.folder / CLAIMS).exists():
         with run.stage("evidence"):
             spec = make_claims(run, clauses, run.config.regions, tried=tried)
-        run.write_claims(spec)
+        run.write_claims(_with_shortfalls(spec, refined_recalls(run.folder), run.config.recall))
+
+
+def _with_shortfalls(spec: Spec, kept: Mapping[str, float], asked: float) -> Spec:
+    """The Spec, the clauses marked that keep less than the asked recall; kept: the recall of refined clauses, by their text."""
+    short = {text: Shortfall(asked, recall) for text, recall in kept.items() if recall < asked * (1 - 1e-12)}
+    return replace(spec, claims=tuple(replace(claim, shortfall=short.get(str(claim.clause))) for claim in spec.claims))
 
 
 def verify_stage(run: Run) -> Spec:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toy
 
-from specmine.data import load_dataset
+from specmine.data import MINE, load_dataset
 from specmine.errors import BadConfig
 from specmine.pipeline import mine, open_run
 from specmine.pipeline.refinement import LOG, Journal
@@ -102,6 +102,35 @@ def test_samples_that_no_candidate_tells_apart_give_no_clause(tmp_path):
     ends = [line for line in log(tmp_path / "run") if "clauses" in line]
     proved = [clause for line in ends for clause in line["clauses"]]
     assert ends and all("x," in clause for clause in proved), "only bounds of the inputs are left to speak about"
+
+
+def test_a_clause_below_the_asked_recall_says_so(tmp_path):
+    """Of the inputs alone no short body tells the classes apart, so none keeps nine tenths of a class and is proved."""
+    hard = {"recall": 0.9, "thresholds": 4, "refine_s": 2.0}
+    spec = mine(toy.network(), toy.arrays(), out=tmp_path / "run", sites=("x",), **EFFORT | hard)
+    refined = {clause for line in log(tmp_path / "run") for clause in line.get("clauses", [])}
+    assert refined and {str(clause) for clause in spec.short} == refined
+    data = open_run(tmp_path / "run").dataset
+    x, y = data.x[data.split == MINE], data.y[data.split == MINE]
+    for claim in spec.claims:
+        held = bits_of_box(claim.clause, x)[y == claim.clause.head.arguments[0]]
+        assert (claim.shortfall is None) == (held.mean() >= 0.9)
+        assert claim.shortfall is None or (claim.shortfall.asked, claim.shortfall.kept) == (0.9, pytest.approx(held.mean()))
+
+
+def bits_of_box(clause, x):
+    """Where (samples,) the bounds of inputs hold that a body consists of."""
+    sides = [
+        x[:, p.arguments[1]] >= p.arguments[2] if p.form == "above" else x[:, p.arguments[1]] <= p.arguments[2]
+        for p in clause.body
+    ]
+    return np.all(sides, axis=0)
+
+
+def test_a_body_that_keeps_the_recall_is_not_marked(finished):
+    _, spec = finished
+    kept = {c.clause: c.evidence.mine.recall for c in spec.claims if c.outcome.verdict == "proved"}
+    assert max(kept.values()) == 1.0 and not set(spec.short) & {clause for clause, recall in kept.items() if recall == 1.0}
 
 
 class Killer:

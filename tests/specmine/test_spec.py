@@ -4,9 +4,11 @@ from dataclasses import replace
 import pytest
 import toy
 
+from specmine.cli.text import spec_text, summary_text
 from specmine.document import document, from_json, to_json
 from specmine.errors import BadRun
 from specmine.pipeline.stages import verify_stage
+from specmine.spec import Shortfall
 from verifier.formula import And, Or, atom
 
 CLAIM_KEYS = {
@@ -35,6 +37,17 @@ def test_the_document_has_every_field(spec):
 def test_the_document_reads_back_as_itself(spec):
     text = to_json(spec)
     assert to_json(from_json(text)) == text
+
+
+def test_a_shortfall_is_kept_and_shown(spec):
+    first, *rest = spec.claims
+    marked = replace(spec, claims=(replace(first, shortfall=Shortfall(0.95, 0.91)), *rest))
+    again = from_json(to_json(marked))
+    assert [claim.shortfall for claim in again.claims] == [Shortfall(0.95, 0.91), *[None] * len(rest)]
+    assert again.short == (first.clause,) and spec.short == ()
+    assert "refined   below the asked recall of 0.95: 0.9100\n" in spec_text(again)
+    assert "refined clauses below the asked recall: 1;" in summary_text(again)
+    assert "below the asked recall" not in spec_text(spec)
 
 
 def test_hand_computed_figures(spec):

@@ -12,6 +12,7 @@ from specmine.pipeline.stages import verify_stage, write_report
 from specmine.report import report_html
 from specmine.report.figures import picture
 from specmine.report.html import recheck_command
+from specmine.spec import Shortfall
 
 VOID = {"meta", "br", "img", "input", "link"}
 
@@ -70,6 +71,13 @@ def test_evidence_and_verdict_stand_apart(exhibit):
     assert headings == ["clause", "evidence: precision, recall", "region", "verdict"]
     assert text.count("<tr id=") == len(exhibit.spec.claims)
     assert "prefers-color-scheme: dark" in text and "@media print" in text and 'name="viewport"' in text
+
+
+def test_a_clause_below_the_asked_recall_is_marked(exhibit):
+    first, *rest = exhibit.spec.claims
+    marked = replace(exhibit.spec, claims=(replace(first, shortfall=Shortfall(0.95, 0.91)), *rest))
+    assert page_of(report_html(replace(exhibit, spec=marked))).text.count("below the asked recall of 0.95: 0.9100") == 1
+    assert "below the asked recall" not in report_html(exhibit)
 
 
 def test_the_same_run_gives_the_same_page(exhibit):
