@@ -195,7 +195,7 @@ def _read_claim(content: Mapping[str, Any], regions: Mapping[str, NamedRegion]) 
     )
     parts = tuple(map(_read_formula, content["body"]["atoms"]))
     evidence = Evidence(*(read_split(content["evidence"][name]) for name in SPLITS))
-    short = content["shortfall"]
+    short = content.get("shortfall")
     shortfall = None if short is None else Shortfall(**short)
     return Claim(clause, parts, evidence, regions[content["region"]], _read_outcome(content), shortfall)
 

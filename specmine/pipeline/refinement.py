@@ -313,7 +313,7 @@ class Journal:
 
 def refined_recalls(folder: Path) -> dict[str, float]:
     """By the text of each refined clause of a run, the share that it covers of its head's positives among the mining rows."""
-    ends = [line for line in _lines(folder / LOG) if "clauses" in line]
+    ends = [line for line in _lines(folder / LOG) if "recalls" in line]
     return {text: recall for line in ends for text, recall in zip(line["clauses"], line["recalls"], strict=True)}
 
 
