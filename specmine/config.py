@@ -114,6 +114,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _describe(detail: Any) -> str:
     key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "value_error":
+        return f"key {key!r}: {detail['ctx']['error']}"
     if detail["type"] != "extra_forbidden":
         return f"key {key!r}: {detail['msg']}, got {detail['input']!r}"
     known = list(Config.model_fields)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ def test_a_missing_file(tmp_path):
 
 @pytest.mark.parametrize("region", ["ball", "ball:-1", "ball:x", "Domain", "ball:0.1:3", ""])
 def test_a_region_that_is_none(region):
-    with pytest.raises(BadConfig, match="is not a region"):
+    with pytest.raises(BadConfig, match=f"^configuration: key 'regions': {re.escape(repr(region))} is not a region; write"):
         make_config(regions=[region])
 
 

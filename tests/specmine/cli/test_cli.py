@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_export_and_report_print_their_paths(files, capsys):
     assert [Path(line).name for line in capsys.readouterr().out.split()] == ["clauses.pl", "spec.json"]
     assert main(["report", str(files / "run"), "--quiet"]) == 0
     assert Path(capsys.readouterr().out.strip()).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_several_exports_are_named_at_once_and_none_is_written_where_one_is_wrong(files, capsys, tmp_path):
+    run = shutil.copytree(files / "run", tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    assert main(["export", str(run), "--to", "json, pdf", "--quiet"]) == 2
+    assert "no exporter 'pdf'" in capsys.readouterr().err and not (run / "exports").exists()
+    assert main(["export", str(run), "--to", "prolog,json", "--to", "json", "--quiet"]) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["clauses.pl", "spec.json"]
 
 
 def test_verify_goes_on_and_checks_again(files, capsys):
@@ -142,7 +151,7 @@ BAD = {
     "an unknown verb": (lambda f: ["dig"], "No such command"),
     "an unknown data set": (lambda f: ["mine", "digit"], "digits"),
     "no data": (lambda f: ["mine"], "give the data once"),
-    "a bad region": (lambda f: ["mine", *given(f), "--region", "cube"], "write domain, data, or ball:RADIUS"),
+    "a bad region": (lambda f: ["mine", *given(f), "--region", "cube"], "'regions': 'cube' is not a region; write domain"),
     "a bad engine": (
         lambda f: ["verify", *given(f), "--clause", "class(0) :- true.", "--engine", "magic"],
         "no engine 'magic'",
@@ -159,6 +168,7 @@ BAD = {
     "a file that cannot be": (lambda f: ["train", str(f / "data.npz"), "--out", "/proc/specmine/t.onnx"], "cannot write"),
     "no run": (lambda f: ["show", str(f / "none")], "no run folder"),
     "no exporter": (lambda f: ["export", str(f / "run"), "--to", "pdf"], "no exporter 'pdf'"),
+    "no export named": (lambda f: ["export", str(f / "run"), "--to", ","], "no exporter named; give some of smtlib"),
     "a bad clause": (lambda f: ["verify", str(f / "run"), "--clause", "class(0) :- aktive(h1,0)."], "nearest: active"),
     "a missing site": (lambda f: ["verify", str(f / "run"), "--clause", "class(0) :- active(h3,0)."], "nearest are"),
     "no clause": (lambda f: ["verify", *given(f)], "give what to decide"),
