@@ -93,7 +93,8 @@ def load_model(model: Model, dataset: Dataset) -> Network:
 
 
 def check_names(config: Config, sites: Sites) -> None:
-    """Raises BadConfig for a family, engine or exporter that there is not, BadClause for such a site."""
+    """Raises BadConfig for a family, engine or exporter that there is not, and for attention alone where there are no attention
+    heads; BadClause for a site that there is not."""
     for part, names, known in (
         ("predicate family", config.families, FAMILIES),
         ("engine", (config.engine,), ENGINES),
@@ -104,6 +105,11 @@ def check_names(config: Config, sites: Sites) -> None:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
                 meant = f"; nearest is {near[0]}" if near else ""
                 raise BadConfig(f"no {part} {name!r}{meant}; known are {', '.join(known)}")
+    if set(config.families) == {"attention"} and not sites.attention_sites:
+        raise BadConfig(
+            "this network has no attention heads, so the family attention has nothing to mine; name other families, such as "
+            "--families unary"
+        )
     for site in config.sites:
         sites.value(site)
 

@@ -56,6 +56,9 @@ def propose(source: Source, dataset: Dataset, config: Config, folder: Path, prog
     """
     grid = grid_of(source, config)
     heads = head_values(source, dataset, config)
+    if "attention" in config.families and not source.sites.attention_sites:
+        progress.start("warning", None)
+        progress.finish("attention adds nothing: this network has no attention heads")
     rows = np.flatnonzero(dataset.split == MINE)
     memory, values = config.memory_mb, heads.values[rows]
     with executor_at(config.cluster) as executor:

@@ -66,6 +66,12 @@ def test_several_exports_are_named_at_once_and_none_is_written_where_one_is_wron
     assert [Path(line).name for line in capsys.readouterr().out.split()] == ["clauses.pl", "spec.json"]
 
 
+def test_attention_without_heads_is_warned_of(files, tmp_path, capsys):
+    arguments = ["mine", *given(files), "--out", str(tmp_path / "run"), "--synthesis", "peel", "--no-refine", "--jobs", "1"]
+    assert main([*arguments, "--families", "unary,attention"]) == 0
+    assert "warning: attention adds nothing: this network has no attention heads\n" in capsys.readouterr().err
+
+
 def test_verify_goes_on_and_checks_again(files, capsys):
     code = main(["verify", str(files / "run"), *FAST])
     assert code in (0, 1, 3)
@@ -162,6 +168,7 @@ BAD = {
         named_in_config("families", "unari"),
         "no predicate family 'unari'; nearest is unary; known are unary",
     ),
+    "attention alone without heads": (lambda f: ["mine", *given(f), "--families", "attention"], "no attention heads"),
     "an exporter that is none": (named_in_config("exports", "pdf"), "no exporter 'pdf'; known are smtlib"),
     "an inverted domain": (crossed_domain, "box is empty: lower 0.997 > upper 0.015 at input 0"),
     "an option without use": (lambda f: ["verify", str(f / "run"), "--region", "domain"], "--region would change nothing"),
