@@ -12,7 +12,7 @@ app = typer.Typer(help="List the known data sets, or describe one.", no_args_is_
 
 @app.command("list")
 def list_names(json: AsJson = False) -> None:
-    """Print the names of the known data sets."""
+    """Print the names of the known data sets, and whether a network comes with each."""
     from specmine.data import card_names, read_card
 
     cards = [read_card(name) for name in card_names()]
@@ -20,7 +20,8 @@ def list_names(json: AsJson = False) -> None:
         answer_json([card.model_dump(mode="json") for card in cards])
         return
     for card in cards:
-        answer(f"{card.name:<14} {card.samples:>6} samples  {len(card.classes):>3} classes  {card.title}")
+        network = "with a network" if card.model else "needs --model"
+        answer(f"{card.name:<14} {card.samples:>6} samples  {len(card.classes):>3} classes  {network:<14}  {card.title}")
 
 
 @app.command("describe")

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import toy
 
 from specmine.cli import main
+from specmine.data import card_names, model_path
 from specmine.pipeline import open_run
 from specmine.pipeline.stages import verify_stage
 from specmine.training import write_onnx
@@ -220,6 +222,26 @@ def test_train_then_trace(files, tmp_path, capsys):
     with np.load(traced) as arrays:
         assert arrays["h1"].shape == (60, 4) and set(arrays) == {"h1", "y", "predictions", "labels", "split"}
     assert capsys.readouterr().out.split() == [str(model), str(traced)]
+
+
+def test_the_readme_says_which_data_sets_come_with_a_network(capsys):
+    assert [name for name in card_names() if model_path(name)] == ["digits"]
+    assert set(card_names()) == {"digits", "iris", "wine", "breast_cancer", "mnist"}
+    assert "only digits comes with a network; for iris, wine, breast_cancer and mnist" in README.read_text()
+    assert main(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "with a network" in line] == ["digits"]
+    assert sum("needs --model" in line for line in lines) == 4
+
+
+def test_the_readme_trains_a_network_worth_mining(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^specmine ((?:train|mine) iris .*?) *#", README.read_text(), flags=re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["train", "mine"]
+    assert main(shlex.split(lines[0])) == 0
+    assert float(re.search(r"accuracy on the test split: (\S+)", capsys.readouterr().err)[1]) > 0.9
+    assert main([*shlex.split(lines[1]), "--synthesis", "peel", "--no-refine", *FAST]) == 0
+    assert open_run("runs/iris").spec.verified_recall > 0.5
 
 
 def test_data_list_and_describe(capsys):
