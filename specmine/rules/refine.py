@@ -120,63 +120,96 @@ def refine(
     Raises BadConfig for shares and times out of range, BadData for masks that do not fit or without positives.
     """
     asking = _Asking(table, positives, head, oracle, truths, time.monotonic() + timeout_s, question_s, on_iteration)
+    wanted = _Wanted(negatives, worth, recall, precision, max_body, seed)
     valid = asking.first_valid([tuple(body) for body in starts if body], "start")
-
-    def rank(body: tuple[int, ...]) -> tuple[bool, float, int]:
-        return max_body is None or len(body) <= max_body, min(asking.recall(body), recall), -len(body)
-
-    def propose(floor: float, seconds: float) -> Synthesis:
-        return smallest_body(
-            table,
-            positives,
-            negatives,
-            recall=floor,
-            precision=precision,
-            max_body=max_body,
-            timeout_s=max(seconds, 1e-3),
-            seed=seed,
-            judge=asking.ruling,
-        )
-
-    stop = time.monotonic() + PROPOSING * timeout_s
-    proposed = latest = propose(recall, stop - time.monotonic())
-    for share in LOWER:
-        floor = share * recall
-        if not latest.exhausted or latest.found or any(rank(body) >= (True, floor, 0) for body in valid):
-            break
-        asking.lower_bound = 0
-        latest = propose(floor, stop - time.monotonic())
+    proposed, accepted = _proposals(asking, wanted, valid, end=time.monotonic() + PROPOSING * timeout_s)
     if proposed.optimal:
-        return asking.result(proposed.body, proposed, recall, max_body, proposed.reason)
-    valid += [latest.body] if latest.found else []
-    if not valid and not asking.over():
-        valid += _by_chain(asking, worth, recall, max_body, proposed)
+        return asking.result(proposed.body, proposed, wanted, proposed.reason)
+    valid = [*valid, *accepted] or _by_chain(asking, wanted, proposed)
     if not valid:
         why = f"{proposed.reason}; and no body was proved in {timeout_s:g} s"
-        return asking.result(proposed.body, proposed, recall, max_body, why)
-    best = asking.without_idle(max(valid, key=rank))
-    best = shrink(best, lambda bodies: asking.validities(bodies, "shrink"), lambda: not asking.over(), keep=worth)
-    return asking.result(best, proposed, recall, max_body, "")
+        return asking.result(proposed.body, proposed, wanted, why)
+    return asking.result(_shrunk(asking, wanted, valid), proposed, wanted, "")
 
 
-def _by_chain(
-    asking: "_Asking", worth: NDArray[np.float64], recall: float, max_body: int | None, proposed: Synthesis
-) -> list[tuple[int, ...]]:
-    """The shortest valid bodies that adding literals to the proposal, and to nothing, leads to."""
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What a body should come to; the fields are the arguments of `refine`."""
+
+    negatives: NDArray[np.bool_]
+    worth: NDArray[np.float64]
+    recall: float
+    precision: float
+    max_body: int | None
+    seed: int
+
+    def allows(self, body: Sequence[int]) -> bool:
+        """Whether the body is no longer than allowed."""
+        return self.max_body is None or len(body) <= self.max_body
+
+    def reached(self, kept: float, total: int) -> bool:
+        """Whether a share of the positives is all the recall that is wanted."""
+        return round(kept * total) >= self.recall * total * (1 - 1e-12)
+
+
+def _proposals(
+    asking: "_Asking", wanted: _Wanted, valid: Sequence[tuple[int, ...]], *, end: float
+) -> tuple[Synthesis, list[tuple[int, ...]]]:
+    """What the search for a smallest valid body came to at the wanted recall; and the body that it accepted there, or at the
+    highest lower recall at which one is left, unless one of the bodies known to be valid keeps more."""
+    proposed = latest = _propose(asking, wanted, wanted.recall, end)
+    for share in LOWER:
+        floor = share * wanted.recall
+        known = any(wanted.allows(body) and asking.recall(body) > floor for body in valid)
+        if not latest.exhausted or latest.found or known:
+            break
+        asking.lower_bound = 0
+        latest = _propose(asking, wanted, floor, end)
+    return proposed, [latest.body] if latest.found else []
+
+
+def _propose(asking: "_Asking", wanted: _Wanted, recall: float, end: float) -> Synthesis:
+    return smallest_body(
+        asking.table,
+        asking.positives,
+        wanted.negatives,
+        recall=recall,
+        precision=wanted.precision,
+        max_body=wanted.max_body,
+        timeout_s=max(end - time.monotonic(), 1e-3),
+        seed=wanted.seed,
+        judge=asking.ruling,
+    )
+
+
+def _by_chain(asking: "_Asking", wanted: _Wanted, proposed: Synthesis) -> list[tuple[int, ...]]:
+    """The shortest valid bodies that adding literals to the proposal, and to nothing, leads to, where time is left."""
+    if asking.over():
+        return []
     table, positive = asking.table, sample_mask(asking.table, asking.positives, name="positives")
-    required = int(np.ceil(recall * asking.total * (1 - 1e-12)))
-    order = [int(row) for row in np.argsort(-worth, kind="stable")]
+    required = int(np.ceil(wanted.recall * asking.total * (1 - 1e-12)))
+    order = [int(row) for row in np.argsort(-wanted.worth, kind="stable")]
     found = []
     for start in dict.fromkeys((proposed.body, ())):
         chain = strongest_of(table.predicates, chain_of(table, positive, order, required=required, start=start))
         shorter = shortest_prefix(
-            chain[:max_body],
+            chain[: wanted.max_body],
             lambda bodies: asking.validities([strongest_of(table.predicates, body) for body in bodies], "extend"),
             lambda: not asking.over(),
         )
         if shorter is not None:
             found.append(shorter)
     return found
+
+
+def _shrunk(asking: "_Asking", wanted: _Wanted, valid: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The best of the valid bodies, by length allowed, recall up to the wanted one, and length, as short as it stays valid."""
+
+    def rank(body: tuple[int, ...]) -> tuple[bool, float, int]:
+        return wanted.allows(body), min(asking.recall(body), wanted.recall), -len(body)
+
+    best = asking.without_idle(max(valid, key=rank))
+    return shrink(best, lambda bodies: asking.validities(bodies, "shrink"), lambda: not asking.over(), keep=wanted.worth)
 
 
 @dataclass(eq=False)
@@ -284,20 +317,13 @@ class _Asking:
         held = conjunction(self.table, list(body)) & sample_mask(self.table, self.positives, name="positives")
         return count(held) / self.total
 
-    def result(self, body: Sequence[int], proposed: Synthesis, recall: float, max_body: int | None, reason: str) -> Refined:
+    def result(self, body: Sequence[int], proposed: Synthesis, wanted: _Wanted, reason: str) -> Refined:
         rows = tuple(sorted(body))
         answer = self.answers.get(rows)
         valid = answer is not None and answer.valid is True
         kept = self.recall(rows)
-        enough = round(kept * self.total) >= recall * self.total * (1 - 1e-12)
-        found = valid and enough and (max_body is None or len(rows) <= max_body)
+        found = valid and wanted.reached(kept, self.total) and wanted.allows(rows)
         lower_bound = min(proposed.lower_bound, len(rows)) if found else proposed.lower_bound
-        if valid and not enough:
-            reason = f"no body that keeps the recall {recall:g} was proved; the best one proved keeps {kept:.4f}"
-        elif valid and not found:
-            reason = f"no body of at most {max_body} literals was proved; the shortest one proved has {len(rows)}"
-        elif valid and not reason:
-            reason = f"valid; a smallest valid body has {lower_bound} to {len(rows)} literals"
         return Refined(
             body=rows,
             valid=valid,
@@ -305,7 +331,15 @@ class _Asking:
             lower_bound=lower_bound,
             optimal=found and lower_bound == len(rows),
             recall=kept,
-            reason=reason,
+            reason=self._ending(rows, kept, wanted, lower_bound, reason) if valid else reason,
             iterations=tuple(self.iterations),
             counterexamples=tuple(self.points),
         )
+
+    def _ending(self, rows: tuple[int, ...], kept: float, wanted: _Wanted, lower_bound: int, reason: str) -> str:
+        """How refinement ended with a valid body, in words; reason: what is said where it is all that was wanted."""
+        if not wanted.reached(kept, self.total):
+            return f"no body that keeps the recall {wanted.recall:g} was proved; the best one proved keeps {kept:.4f}"
+        if not wanted.allows(rows):
+            return f"no body of at most {wanted.max_body} literals was proved; the shortest one proved has {len(rows)}"
+        return reason or f"valid; a smallest valid body has {lower_bound} to {len(rows)} literals"
