@@ -1,7 +1,7 @@
 """specmine mine"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,11 +36,14 @@ from specmine.cli.options import (
     Timeout,
     Verbose,
     Ways,
+    data_given,
     settings,
 )
 from specmine.cli.screen import answer, answer_json, make_progress, say
 from specmine.config import make_config
-from specmine.errors import BadConfig
+
+if TYPE_CHECKING:
+    from specmine.spec import Spec
 
 
 def mine(
@@ -83,22 +86,27 @@ def mine(
 
     A rerun on the same --out goes on where the last one stopped. Exit code 0 when the run is done, whatever the verdicts.
     """
-    if (name is None) == (data is None):
-        raise BadConfig("give the data once: a known data set (specmine mine digits) or --data FILE.npz")
+    wanted = data_given(name, data, verb="mine")
     # The parameters named like keys of the configuration are its overrides.
     wanted_config = make_config(config, **settings(context))
     from specmine import pipeline
-    from specmine.cli.text import no_claims_text, summary_text
-    from specmine.document import document
 
-    wanted = str(name or data)
     folder = out or Path("runs") / Path(wanted).stem
     progress = make_progress(quiet, verbose)
     spec = pipeline.mine(model, wanted, config=wanted_config, out=folder, data_dir=data_dir, progress=progress)
+    _print(spec, folder, json=json)
+
+
+def _print(spec: "Spec", folder: Path, *, json: bool) -> None:
+    """What a run came to: its figures, where it found no clause the reason, and where the rest is; or the whole document."""
+    from specmine.cli.text import no_claims_text, summary_text
+    from specmine.document import document
+    from specmine.pipeline import open_run
+
     if json:
         answer_json(document(spec))
-    else:
-        answer(summary_text(spec))
-        if not spec.claims:
-            say(no_claims_text(pipeline.open_run(folder), folder))
-        answer(f"report: {folder / 'report.html'}; clauses: specmine show {folder}")
+        return
+    answer(summary_text(spec))
+    if not spec.claims:
+        say(no_claims_text(open_run(folder), folder))
+    answer(f"report: {folder / 'report.html'}; clauses: specmine show {folder}")

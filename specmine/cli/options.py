@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from specmine.config import Config
+from specmine.errors import BadConfig
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
 OptionalRun = Annotated[
@@ -85,6 +86,15 @@ Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", help="Threads."
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Each step on stderr; a traceback where a bug shows.")]
+
+
+def data_given(name: str | None, data: str | None, *, verb: str) -> str:
+    """The data that a command is about, named as its argument or by --data; raises BadConfig unless it is named once."""
+    if name is not None and data is None:
+        return name
+    if data is not None and name is None:
+        return data
+    raise BadConfig(f"give the data once: a known data set (specmine {verb} digits) or --data FILE.npz")
 
 
 def listed(values: list[str] | None) -> tuple[str, ...] | None:

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from specmine.cli.options import DataDir, DataName, Memory, ModelFile, Quiet, Verbose
+from specmine.cli.options import DataDir, DataName, Memory, ModelFile, Quiet, Verbose, data_given
 from specmine.cli.screen import answer, make_progress
-from specmine.errors import BadConfig
 
 
 def trace(
@@ -30,8 +29,7 @@ def trace(
     It has one float64 array (samples, neurons) a site, the predicted classes, the labels and the split. A zarr folder may
     be larger than memory.
     """
-    if (name is None) == (data is None):
-        raise BadConfig("give the data once: a known data set (specmine trace digits) or --data FILE.npz")
+    wanted = data_given(name, data, verb="trace")
     from specmine.config import make_config
     from specmine.pipeline import load_inputs
     from specmine.tracing import Sites, Stream
@@ -39,7 +37,7 @@ def trace(
     from specmine.tracing.trace import write_npz
 
     config = make_config(memory_mb=memory)
-    inputs = load_inputs(model, str(name or data), config=config, data_dir=data_dir)
+    inputs = load_inputs(model, wanted, config=config, data_dir=data_dir)
     progress, path = make_progress(quiet, verbose), out or Path("trace.npz")
     stream = Stream(Sites(inputs.network), inputs.dataset.x)
     keep = tuple(site or (*stream.sites.hidden, *stream.sites.attention_sites, "y"))

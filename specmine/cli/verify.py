@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -24,6 +24,11 @@ from specmine.cli.options import (
 from specmine.cli.screen import answer, answer_json, make_progress
 from specmine.errors import BadConfig
 from specmine.progress import Progress
+
+if TYPE_CHECKING:
+    from specmine.spec import Spec
+
+Texts: TypeAlias = list[str] | None
 
 
 def verify(
@@ -64,31 +69,46 @@ def verify(
         either=(run is None) != (data is None),
         clause=run is not None or bool(clause),
     )
+    progress = make_progress(quiet, verbose)
+    effort: dict[str, Any] = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
+    if run is None:
+        code = _decide(model, str(data), clause, region, json, data_dir=data_dir, seed=seed, progress=progress, **effort)
+    elif check:
+        code = _check(run, json, progress=progress)
+    else:
+        code = _go_on(run, clause, region, json, progress=progress, **effort)
+    raise typer.Exit(code)
+
+
+def _decide(model: Path | None, data: str, clauses: Texts, regions: Texts, json: bool, **options: Any) -> int:
+    """Decides clauses on a model and data, prints what is found, and returns the exit code."""
+    from specmine.pipeline import decide
+
+    return _print(decide(model, data, "\n".join(clauses or ()), regions=regions or ["domain"], **options), json)
+
+
+def _go_on(run: Path, clauses: Texts, regions: Texts, json: bool, **options: Any) -> int:
+    """Decides clauses on a run's model and data, or goes on with the run where there are none; the rest as `_decide`."""
+    from specmine.pipeline import decide_on_run, go_on
+
+    if clauses:
+        return _print(decide_on_run(run, "\n".join(clauses), regions=regions, **options), json)
+    return _print(go_on(run, **options), json)
+
+
+def _print(spec: "Spec", json: bool) -> int:
+    """Prints all claims of a Spec, and returns the exit code that they stand for."""
     from specmine.cli.text import spec_text
     from specmine.document import document
-    from specmine.pipeline import decide, decide_on_run, go_on
 
-    effort: dict[str, Any] = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
-    progress = make_progress(quiet, verbose)
-    if run is not None and check:
-        raise typer.Exit(_check(run, json=json, progress=progress))
-    text = "\n".join(clause or [])
-    if run is None:
-        spec = decide(
-            model, str(data), text, regions=region or ["domain"], data_dir=data_dir, progress=progress, seed=seed, **effort
-        )
-    elif clause:
-        spec = decide_on_run(run, text, regions=region, progress=progress, **effort)
-    else:
-        spec = go_on(run, progress=progress, **effort)
     if json:
         answer_json(document(spec))
     else:
         answer(spec_text(spec))
-    raise typer.Exit(spec.exit_code)
+    return spec.exit_code
 
 
-def _check(run: Path, *, json: bool, progress: Progress) -> int:
+def _check(run: Path, json: bool, *, progress: Progress) -> int:
     """Prints which claims of a run keep their proof, and returns the exit code."""
     from specmine.cli.text import check_document, check_text
     from specmine.document import document
