@@ -1,0 +1,1 @@
+"""ONNX operators, each over its attributes: what an importer must compute as onnxruntime does."""
