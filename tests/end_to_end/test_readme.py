@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy
 from model_files import write_distance
 
+from specmine.pipeline.stages import verify_stage
 from verifier.__main__ import main
 from verifier.check import confirms
 from verifier.formats import read_network
@@ -48,6 +50,20 @@ def test_the_verifier_in_python_is_real(tmp_path, monkeypatch):
     known: dict = {}
     exec(script, known)
     assert not isinstance(known["decision"].verdict, Unknown)
+
+
+def test_what_is_done_with_a_run_is_real(tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    run = toy.run(tmp_path / "runs" / "digits")
+    verify_stage(run)
+    monkeypatch.chdir(tmp_path)
+    known: dict = {}
+    exec(script_with("largest_radius"), known)
+    exec(script_with("choose_rules"), known)
+    radius, bare, share, accuracy = capsys.readouterr().out.splitlines()
+    assert radius.startswith("Radius(proved=") and bare.startswith("Radius(proved=") and share == "1.0"
+    y, split = run.dataset.y, run.dataset.split
+    assert float(accuracy) >= max(np.bincount(y[split == 2])) / (split == 2).sum(), "no worse than the larger class"
 
 
 class Backwards(torch.nn.Module):
