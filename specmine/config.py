@@ -3,18 +3,32 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from specmine.errors import BadConfig
+from verifier.task import ENGINE_NAMES
 
 Delta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Locality = Literal["window", "layer", "neighbour"]
 Synthesis = Literal["threshold", "smallest", "peel", "polytope", "cover", "layered"]
+
+FAMILY_NAMES = ("unary", "binary", "ternary", "attention", "output")
+"""The keys of `specmine.predicates.families.FAMILIES`, for who must not wait for its imports."""
+EXPORTER_NAMES = ("smtlib", "prolog", "json", "chc")
+"""The keys of `specmine.export.EXPORTERS`, likewise."""
+
+NAMED = {
+    "families": ("predicate family", FAMILY_NAMES),
+    "exports": ("exporter", EXPORTER_NAMES),
+    "engine": ("engine", ENGINE_NAMES),
+}
+"""What the values of a key name, and which names there are."""
 
 REGION = re.compile(r"domain|data|ball:(?P<radius>\d+(\.\d+)?([eE][-+]?\d+)?)")
 
@@ -77,6 +91,15 @@ class Config(BaseModel):
         description="what to export at the end of a run; smtlib only where the network has at most 100,000 weights",
     )
 
+    @field_validator(*NAMED)
+    @classmethod
+    def _names_are_known(cls, value: Any, info: ValidationInfo) -> Any:
+        part, known = NAMED[str(info.field_name)]
+        problem = unknown_name(part, [value] if isinstance(value, str) else value, known)
+        if problem:
+            raise ValueError(problem)
+        return value
+
     @field_validator("regions")
     @classmethod
     def _regions_are_known(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,6 +126,20 @@ def make_config(path: Path | str | None = None, **overrides: Any) -> Config:
     except ValidationError as error:
         problems = "; ".join(_describe(detail) for detail in error.errors())
         raise BadConfig(f"{path or 'configuration'}: {problems}") from error
+
+
+def unknown_name(part: str, names: Iterable[str], known: Sequence[str]) -> str:
+    """What to say of the first of the names that is none of the known, and the nearest of these; nothing where all are known.
+
+    >>> unknown_name("exporter", ["json", "prollog"], ("json", "prolog"))
+    "no exporter 'prollog'; nearest is prolog; known are json, prolog"
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            meant = f"; nearest is {near[0]}" if near else ""
+            return f"no {part} {name!r}{meant}; known are {', '.join(known)}"
+    return ""
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -61,6 +61,13 @@ def read_json(path: Path) -> Any:
         raise BadRun(f"cannot read {path}: {error}; delete it and run again to write it anew") from error
 
 
+def existing(folder: Path | str) -> Path:
+    """The folder, if it is there; raises BadRun where it is not."""
+    if not Path(folder).is_dir():
+        raise BadRun(f"no run folder {folder}; give the folder that 'specmine mine --out' wrote")
+    return Path(folder)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process from working in the folder; a killed process leaves no lock behind."""

@@ -36,6 +36,7 @@ from specmine.cli.options import (
     Timeout,
     Verbose,
     Ways,
+    check_data,
     data_given,
     settings,
 )
@@ -89,6 +90,7 @@ def mine(
     wanted = data_given(name, data, verb="mine")
     # The parameters named like keys of the configuration are its overrides.
     wanted_config = make_config(config, **settings(context))
+    check_data(wanted)
     from specmine import pipeline
 
     folder = out or Path("runs") / Path(wanted).stem

@@ -6,13 +6,30 @@ from typing import Annotated, Any
 import typer
 
 from specmine.config import Config
-from specmine.errors import BadConfig
+from specmine.errors import BadConfig, BadModel
+from specmine.folder import existing, read_manifest
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)]
-OptionalRun = Annotated[
-    Path | None, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False)
+
+def _run(folder: Path | None) -> Path | None:
+    """The folder of a run; raises BadRun where it is none, before anything heavy is loaded."""
+    if folder is not None:
+        read_manifest(existing(folder))
+    return folder
+
+
+def _model(path: Path | None) -> Path | None:
+    """The file of a model; raises BadModel where there is none."""
+    if path is not None and not path.is_file():
+        raise BadModel(f"{path}: no such file; give the path of a network file (.onnx, .onnx.gz, .network)")
+    return path
+
+
+RUN = typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", show_default=False, callback=_run)
+RunFolder = Annotated[Path, RUN]
+OptionalRun = Annotated[Path | None, RUN]
+ModelFile = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE.onnx", help="The network, an ONNX file.", callback=_model)
 ]
-ModelFile = Annotated[Path | None, typer.Option("--model", metavar="FILE.onnx", help="The network, an ONNX file.")]
 DataName = Annotated[
     str | None, typer.Option("--data", metavar="NAME|FILE.npz", help="A known data set, or an npz file of arrays x and y.")
 ]
@@ -95,6 +112,13 @@ def data_given(name: str | None, data: str | None, *, verb: str) -> str:
     if data is not None and name is None:
         return data
     raise BadConfig(f"give the data once: a known data set (specmine {verb} digits) or --data FILE.npz")
+
+
+def check_data(wanted: str) -> None:
+    """Raises BadData for what names neither a known data set nor a file, before anything heavier is loaded."""
+    from specmine.data import check_known
+
+    check_known(wanted)
 
 
 def listed(values: list[str] | None) -> tuple[str, ...] | None:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from specmine.cli.options import DataDir, DataName, Memory, ModelFile, Quiet, Verbose, data_given
+from specmine.cli.options import DataDir, DataName, Memory, ModelFile, Quiet, Verbose, check_data, data_given
 from specmine.cli.screen import answer, make_progress
+from specmine.config import make_config
 
 
 def trace(
@@ -30,13 +31,13 @@ def trace(
     be larger than memory.
     """
     wanted = data_given(name, data, verb="trace")
-    from specmine.config import make_config
+    config = make_config(memory_mb=memory)
+    check_data(wanted)
     from specmine.pipeline import load_inputs
     from specmine.tracing import Sites, Stream
     from specmine.tracing.stored import write_trace
     from specmine.tracing.trace import write_npz
 
-    config = make_config(memory_mb=memory)
     inputs = load_inputs(model, wanted, config=config, data_dir=data_dir)
     progress, path = make_progress(quiet, verbose), out or Path("trace.npz")
     stream = Stream(Sites(inputs.network), inputs.dataset.x)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from specmine.cli.options import DataDir, Jobs, Quiet, Verbose
+from specmine.cli.options import DataDir, Jobs, Quiet, Verbose, check_data
 from specmine.cli.screen import answer, make_progress, say
+from specmine.config import make_config
 
 
 def train(
@@ -32,14 +33,14 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a ReLU network on the mining split of a data set and write it as ONNX."""
+    widths, planes = _widths("--hidden", hidden), _widths("--channels", channels) if channels else ()
+    check_data(data)
     import torch
 
-    from specmine.config import make_config
     from specmine.pipeline.inputs import load_data
     from specmine.training import accuracy, write_onnx
     from specmine.training import train as train_network
 
-    widths, planes = _widths("--hidden", hidden), _widths("--channels", channels) if channels else ()
     if jobs:
         torch.set_num_threads(jobs)
     dataset, _ = load_data(data, config=make_config(seed=seed), data_dir=data_dir)

@@ -20,8 +20,10 @@ from specmine.cli.options import (
     Seed,
     Timeout,
     Verbose,
+    check_data,
 )
 from specmine.cli.screen import answer, answer_json, make_progress
+from specmine.config import make_config
 from specmine.errors import BadConfig
 from specmine.progress import Progress
 
@@ -71,6 +73,7 @@ def verify(
     )
     progress = make_progress(quiet, verbose)
     effort: dict[str, Any] = {"timeout_s": timeout, "budget_s": budget, "engine": engine, "jobs": jobs}
+    make_config(regions=tuple(region) if region else None, **effort)  # refuses what is wrong before anything heavy is loaded
     if run is None:
         code = _decide(model, str(data), clause, region, json, data_dir=data_dir, seed=seed, progress=progress, **effort)
     elif check:
@@ -82,6 +85,7 @@ def verify(
 
 def _decide(model: Path | None, data: str, clauses: Texts, regions: Texts, json: bool, **options: Any) -> int:
     """Decides clauses on a model and data, prints what is found, and returns the exit code."""
+    check_data(data)
     from specmine.pipeline import decide
 
     return _print(decide(model, data, "\n".join(clauses or ()), regions=regions or ["domain"], **options), json)

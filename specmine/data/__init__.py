@@ -1,6 +1,6 @@
 """Data sets: cards, loaders, splits and input domains."""
 
-from specmine.data.cards import Card, card_names, model_path, read_card
+from specmine.data.cards import Card, card_names, check_known, model_path, read_card
 from specmine.data.dataset import Dataset, check_against_model, from_arrays
 from specmine.data.load import load_dataset
 from specmine.data.npz import read_npz
@@ -14,6 +14,7 @@ __all__ = [
     "Dataset",
     "card_names",
     "check_against_model",
+    "check_known",
     "from_arrays",
     "load_dataset",
     "model_path",

@@ -58,6 +58,13 @@ def card_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in cards_folder().glob("*/card.toml")))
 
 
+def check_known(data: str) -> None:
+    """Raises BadData where a text names neither a known data set nor a file."""
+    known = card_names()
+    if data not in known and not Path(data).exists():
+        raise BadData(f"no data {data!r}; give a known data set ({', '.join(known)}) or an npz file of arrays x and y")
+
+
 def read_card(name: str) -> Card:
     """The card of a data set; raises BadData with the nearest names where there is none.
 

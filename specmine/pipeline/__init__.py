@@ -3,7 +3,7 @@
 from specmine.pipeline.entry import check_run, decide, decide_on_run, go_on, mine
 from specmine.pipeline.inputs import load_inputs, load_model
 from specmine.pipeline.run import Run, open_run
-from specmine.pipeline.stages import export_run, exporters, finish_run, present_run, write_report
+from specmine.pipeline.stages import export_run, finish_run, present_run, write_report
 
 __all__ = [
     "Run",
@@ -11,7 +11,6 @@ __all__ = [
     "decide",
     "decide_on_run",
     "export_run",
-    "exporters",
     "finish_run",
     "go_on",
     "load_inputs",

@@ -10,9 +10,9 @@ import torch
 
 from specmine.config import Config, make_config
 from specmine.errors import BadClause
-from specmine.folder import locked
+from specmine.folder import existing, locked
 from specmine.pipeline.inputs import Data, Inputs, Model, load_inputs
-from specmine.pipeline.run import existing, open_run, start_run
+from specmine.pipeline.run import open_run, start_run
 from specmine.pipeline.stages import finish_run, make_claims, present_run, verify_stage
 from specmine.progress import SILENT, Progress
 from specmine.rules.syntax import parse_clauses

@@ -1,6 +1,5 @@
 """What a run is about: a network and a data set, from whatever the caller has."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,12 @@ import numpy as np
 import torch
 
 from specmine.config import Config
-from specmine.data import Dataset, card_names, check_against_model, from_arrays, load_dataset, model_path, read_npz
-from specmine.errors import BadConfig, BadData, BadModel
-from specmine.export import EXPORTERS
-from specmine.predicates.families import FAMILIES
+from specmine.data import Dataset, card_names, check_against_model, check_known, from_arrays, load_dataset, model_path, read_npz
+from specmine.errors import BadConfig, BadModel
 from specmine.tracing import Sites, compare_with_original
 from verifier.formats import read_network
 from verifier.formats.torch_export import read_module
 from verifier.network import Network
-from verifier.solve import ENGINES
 
 Model: TypeAlias = Path | str | torch.nn.Module | Network
 Data: TypeAlias = Path | str | Dataset | tuple[Any, Any]
@@ -64,11 +60,8 @@ def load_data(data: Data, *, config: Config, data_dir: Path | str | None = None)
     if str(data) in card_names():
         folder = None if data_dir is None else str(Path(data_dir).resolve())
         return load_dataset(str(data), data_dir=data_dir), {"name": str(data), "data_dir": folder}
-    path = Path(data)
-    if not path.exists():
-        known = ", ".join(card_names())
-        raise BadData(f"no data {str(data)!r}; give a known data set ({known}) or an npz file of arrays x and y")
-    return read_npz(path, seed=config.seed), {"npz": str(path.resolve())}
+    check_known(str(data))
+    return read_npz(data, seed=config.seed), {"npz": str(Path(data).resolve())}
 
 
 def reload_data(source: Mapping[str, Any], *, config: Config) -> Dataset:
@@ -93,18 +86,7 @@ def load_model(model: Model, dataset: Dataset) -> Network:
 
 
 def check_names(config: Config, sites: Sites) -> None:
-    """Raises BadConfig for a family, engine or exporter that there is not, and for attention alone where there are no attention
-    heads; BadClause for a site that there is not."""
-    for part, names, known in (
-        ("predicate family", config.families, FAMILIES),
-        ("engine", (config.engine,), ENGINES),
-        ("exporter", config.exports, EXPORTERS),
-    ):
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-                meant = f"; nearest is {near[0]}" if near else ""
-                raise BadConfig(f"no {part} {name!r}{meant}; known are {', '.join(known)}")
+    """Raises BadConfig for attention alone where there are no attention heads, BadClause for a site that there is not."""
     if set(config.families) == {"attention"} and not sites.attention_sites:
         raise BadConfig(
             "this network has no attention heads, so the family attention has nothing to mine; name other families, such as "

@@ -19,7 +19,7 @@ from specmine.data import Dataset, read_npz
 from specmine.document import from_json, region_document, to_json
 from specmine.errors import BadConfig, BadRun
 from specmine.exhibit import Exhibit, Gain, Strong
-from specmine.folder import claim_folder, read_json, read_manifest, write_json, write_text, writing
+from specmine.folder import claim_folder, existing, read_json, read_manifest, write_json, write_text, writing
 from specmine.pipeline.inputs import Inputs, check_names, reload_data
 from specmine.pipeline.propose import check_head, sites_needed
 from specmine.pipeline.provenance import provenance
@@ -167,13 +167,6 @@ def _check_regions(spec: Spec, dataset: Dataset, path: Path) -> None:
             same = False
         if not same:
             raise BadRun(f"{path} is damaged: its region {name!r} is not that of the run's data; delete it and run again")
-
-
-def existing(folder: Path | str) -> Path:
-    """The folder, if it is there; raises BadRun where it is not."""
-    if not Path(folder).is_dir():
-        raise BadRun(f"no run folder {folder}; give the folder that 'specmine mine --out' wrote")
-    return Path(folder)
 
 
 def identity(inputs: Inputs, config: Config) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from specmine.config import unknown_name
 from specmine.data import MINE, TEST
 from specmine.errors import BadConfig
 from specmine.export import EXPORTERS
@@ -193,19 +194,10 @@ def class_of(clause: HornClause) -> int | None:
     return int(clause.head.arguments[0]) if clause.head is not None and clause.head.form == "class" else None
 
 
-def exporters(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, each once; raises BadConfig where there are none, or for one that no exporter has."""
-    for name in names:
-        if name not in EXPORTERS:
-            raise BadConfig(f"no exporter {name!r}; known are {', '.join(EXPORTERS)}")
-    if not names:
-        raise BadConfig(f"no exporter named; give some of {', '.join(EXPORTERS)}")
-    return tuple(dict.fromkeys(names))
-
-
 def export_run(run: Run, name: str) -> list[Path]:
     """Writes one export of what the run has reached into its folder; raises BadConfig for an unknown exporter."""
-    (name,) = exporters([name])
+    if name not in EXPORTERS:
+        raise BadConfig(unknown_name("exporter", [name], tuple(EXPORTERS)))
     exhibit = run.exhibit
     run.progress.start(f"export {name}", None)
     paths = EXPORTERS[name](exhibit, run.folder / EXPORTS / name)

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specmine.config import Config, make_config
+from specmine.config import EXPORTER_NAMES, FAMILY_NAMES, Config, make_config
 from specmine.errors import BadConfig
+from specmine.export import EXPORTERS
+from specmine.predicates.families import FAMILIES
 
 
 def test_defaults_without_a_file():
@@ -43,6 +45,23 @@ def test_a_file_that_is_no_toml(tmp_path, text):
 def test_a_missing_file(tmp_path):
     with pytest.raises(BadConfig, match="cannot read configuration"):
         make_config(tmp_path / "no.toml")
+
+
+def test_the_names_are_those_of_the_parts():
+    assert set(FAMILY_NAMES) == set(FAMILIES) and set(EXPORTER_NAMES) == set(EXPORTERS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("families", ["unary", "binry"], "no predicate family 'binry'; nearest is binary; known are unary"),
+        ("exports", ["pdf"], "no exporter 'pdf'; known are smtlib"),
+        ("engine", "magic", "no engine 'magic'; known are auto"),
+    ],
+)
+def test_a_part_that_there_is_not(key, value, message):
+    with pytest.raises(BadConfig, match=f"^configuration: key '{key}': {message}"):
+        make_config(**{key: value})
 
 
 @pytest.mark.parametrize("region", ["ball", "ball:-1", "ball:x", "Domain", "ball:0.1:3", ""])

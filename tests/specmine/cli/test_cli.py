@@ -2,6 +2,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +196,31 @@ def test_bad_input_ends_with_one_message_and_code_2(files, capsys, monkeypatch, 
     out = capsys.readouterr()
     assert out.out == "" and words in out.err and "Traceback" not in out.err
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+EARLY = [
+    ["show", "nofolder"],
+    ["report", "nofolder"],
+    ["verify", "nofolder", "--check"],
+    ["verify", "run", "--engine", "magic"],
+    ["verify", "run", "--clause", "class(0) :- true.", "--region", "ball:x"],
+    ["verify", "--data", "nosuchdata", "--clause", "class(0) :- true."],
+    ["export", "run", "--to", "nonsense"],
+    ["mine", "digits", "--families", "nonsense"],
+    ["mine", "digits", "--engine", "magic"],
+    ["mine", "digits", "--recall", "2"],
+    ["mine", "digits", "--model", "nofile.onnx"],
+    ["mine", "nosuchdata"],
+    ["trace", "nosuchdata"],
+    ["train", "nosuchdata", "--out", "t.onnx"],
+    ["train", "iris", "--out", "t.onnx", "--hidden", "a"],
+]
+
+
+def test_what_is_wrong_at_sight_is_refused_before_torch_is_loaded(files):
+    code = f"import sys; from specmine.cli import main; print([main(a) for a in {EARLY!r}], 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=files, capture_output=True, text=True)
+    assert result.stdout == f"{[2] * len(EARLY)} False\n", result.stderr
 
 
 def test_a_bug_says_so(files, capsys, monkeypatch):
