@@ -13,7 +13,7 @@ The numbers here are plain floats without outward rounding: they steer the searc
 proved is decided by `verifier.check`, which replays the certificate exactly.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -69,12 +69,15 @@ def lower_bounds(
     atoms: Atoms | None = None,
     seen: dict[str, Tensor] | None = None,
     fixed: "dict[str, Fixed] | None" = None,
+    stop: Collection[str] = (),
 ) -> Tensor:
     """A lower bound of every row over the inputs within bounds[network.input], shape (batch, spec); -inf where there is none.
 
     bounds: (lower, upper) of shape (batch, size) that hold for every value, under the premise; their dtype is that of the
     pass. seen: if given, filled with the coefficient that arrived at each value before its own multipliers were added.
-    fixed: what passes under these bounds have found to depend on them alone, by node; kept and added to. Raises UnsupportedOp.
+    fixed: what passes under these bounds have found to depend on them alone, by node; kept and added to. stop: values whose
+    coefficients are taken no further and are not counted: with them the result is no bound, but the constant of the form in
+    these values that `seen` then holds. Raises UnsupportedOp.
     """
     context = _Context(network, bounds, choices, {} if fixed is None else fixed)
     assert atoms is not None or choices.atoms is None, "multipliers on atoms were chosen, but the atoms left out"
@@ -91,11 +94,11 @@ def lower_bounds(
         if units is not None and units.value == node.output:
             total = total + _pass_on(node, FIRST[type(node.op)](node, units, context), pending)
         coefficient, gain = _with_multipliers(pending.pop(node.output, None), node.output, context, seen)
-        if coefficient is not None:
+        if coefficient is not None and node.output not in stop:
             total = total + gain + _pass_on(node, _backward(node, coefficient, context), pending)
     coefficient, gain = _with_multipliers(pending.pop(network.input, None), network.input, context, seen)
     assert not pending, f"rows over unknown values {sorted(pending)}"
-    if coefficient is None:
+    if coefficient is None or network.input in stop:
         return total
     return total + gain + _over_box(coefficient, context)
 

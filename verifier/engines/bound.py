@@ -176,9 +176,10 @@ def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock, bou
     found = _both_signs(parts)
     from_below, from_above = found.bounds.chunk(2, dim=1)
     low, high = batch.bounds[value]
-    gained = torch.ones_like(columns, dtype=torch.bool)
+    # no step of a group proves what its padding found
+    gained = open_.gather(1, columns)
     if bound is not _bound_neurons:  # of values bounded again and again
-        gained = _gained(low.gather(1, columns), high.gather(1, columns), from_below, -from_above)
+        gained &= _gained(low.gather(1, columns), high.gather(1, columns), from_below, -from_above)
     open_ = open_ & torch.zeros_like(open_).scatter(1, columns, gained)
     low = low.scatter_reduce(1, columns, from_below.masked_fill(~gained, -torch.inf), "amax")
     high = high.scatter_reduce(1, columns, (-from_above).masked_fill(~gained, torch.inf), "amin")

@@ -11,7 +11,19 @@ from verifier.domains.linear import Fixed, lower_bounds
 from verifier.domains.relaxations import Interval
 from verifier.engines.bound import Clock
 from verifier.engines.branching import split_points, split_scores
-from verifier.engines.reduced import Point, Reduced, Start, chords, goals_of, gradients, limits, loosened, lowest_inputs, passed
+from verifier.engines.reduced import (
+    Forms,
+    Point,
+    Reduced,
+    gathered,
+    goals_of,
+    gradients,
+    limits,
+    lines_above,
+    loosened,
+    lowest_inputs,
+    passed,
+)
 from verifier.engines.subproblems import Roots, Subproblems, bounds_of, limits_of
 from verifier.network import Network
 
@@ -68,8 +80,8 @@ def _used(roots: Roots, subs: Subproblems) -> tuple[str, ...]:
 @torch.no_grad()
 def evaluate(roots: Roots, subs: Subproblems) -> Tensor:
     """The bounds (count,) that the choices give."""
-    if roots.reduced is not None:
-        return passed(roots.reduced, _point(subs), goals_of(roots.reduced, subs.tree)).bounds
+    if roots.for_goals is not None:
+        return passed(roots.for_goals, gathered(_point(subs), subs.cut), goals_of(roots.for_goals, subs.tree)).bounds
     return _value(_problem(roots, subs), _choices_of(roots, subs))
 
 
@@ -84,8 +96,8 @@ def _point(subs: Subproblems) -> Point:
 @torch.no_grad()
 def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
     """The same with `count` candidates each for the next split, and the inputs (subproblems, size) that attain the bounds."""
-    if roots.reduced is not None:
-        return _with_branches_reduced(roots.reduced, subs, count)
+    if roots.for_goals is not None:
+        return _with_branches_reduced(roots.for_goals, subs, count)
     problem, choices = _problem(roots, subs), _choices_of(roots, subs)
     seen: dict[str, Tensor] = {}
     _value(problem, choices, seen)
@@ -101,7 +113,7 @@ def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subprobl
 
 
 def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
-    point = _point(subs)
+    point = gathered(_point(subs), subs.cut)
     found = passed(reduced, point, goals_of(reduced, subs.tree))
     scores = loosened(reduced, point, found)
     best, places = scores.topk(min(count, scores.shape[1]), dim=1)
@@ -118,8 +130,8 @@ def climb(
     roots: Roots, subs: Subproblems, *, steps: int, target: float, out_of_time: Clock, rate: float = SLOPE_RATE
 ) -> Subproblems:
     """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best."""
-    if roots.reduced is not None:
-        return _climb_reduced(roots, roots.reduced, subs, steps, target, out_of_time, rate)
+    if roots.for_goals is not None:
+        return _climb_reduced(roots, roots.for_goals, subs, steps, target, out_of_time, rate)
     problem, used, sides = _problem(roots, subs), _used(roots, subs), acting(subs)
     units, between = roots.units[subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE), limits_of(roots, subs)
     parameters = [p.clone().requires_grad_() for p in (subs.slopes, subs.multipliers, subs.relations)]
@@ -148,7 +160,7 @@ def _climb_reduced(
         reduced,
         _point(subs),
         start,
-        sides=acting(subs),
+        cut=subs.cut,
         units=units,
         best=subs.bound,
         steps=steps,
@@ -163,9 +175,9 @@ def _climb_reduced(
 def climb_point(
     reduced: Reduced,
     point: Point,
-    start: Start,
+    start: Forms,
     *,
-    sides: Interval,
+    cut: Tensor | None,
     units: Tensor,
     best: Tensor,
     steps: int,
@@ -175,24 +187,35 @@ def climb_point(
 ) -> tuple[Tensor, Point]:
     """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point.
 
-    sides: where multipliers may act, as `acting`; units: of their steps; best: what the choices must beat to be taken.
+    cut: (count or 1, watched), where multipliers may act, None for nowhere; units: of their steps, (count or 1, watched); best:
+    what the choices must beat to be taken.
     """
-    between, above = limits(reduced, point.low, point.high), chords(point.low, point.high)
+    between, above = limits(reduced, point.low, point.high), lines_above(reduced, point)
+    cut = torch.zeros(1, len(reduced.watched), dtype=torch.bool) if cut is None else cut
+    point = gathered(point, cut)
+    cuts, low, high = point.at_cuts(cut), point.at_cuts(point.low), point.at_cuts(point.high)
+    sides, units = ((cuts & (high > 0)).float(), (cuts & (low < 0)).float()), point.at_cuts(units)
     parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations)]
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
     kept = [p.clone() for p in parameters]
     for step in range(steps + 1):
-        at = Point(point.tree, point.low, point.high, *parameters)
-        found = passed(reduced, at, start, above)
-        better = found.bounds > best
-        best = torch.where(better, found.bounds, best)
+        at = _with(point, parameters)
+        result = passed(reduced, at, start, above)
+        better = result.bounds > best
+        best = torch.where(better, result.bounds, best)
         kept = [torch.where(better[:, None], p, k) for p, k in zip(parameters, kept, strict=True)]
         if step == steps or bool((best > target).all()) or out_of_time():
             break
         pace = rate * DECAY**step
-        _move(parameters, gradients(reduced, at, found), moments, (pace, pace * units, pace), step)
+        _move(parameters, gradients(reduced, at, result), moments, (pace, pace * units, pace), step)
         _restrict(parameters, between, sides)
-    return best, Point(point.tree, point.low, point.high, *kept)
+    found = _with(point, kept)
+    return best, replace(found, multipliers=found.every_multiplier(), places=None)
+
+
+def _with(point: Point, parameters: Sequence[Tensor]) -> Point:
+    slopes, multipliers, relations = parameters
+    return replace(point, slopes=slopes, multipliers=multipliers, relations=relations)
 
 
 @torch.no_grad()

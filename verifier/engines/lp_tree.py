@@ -115,7 +115,7 @@ class _Tree:
         self.batch = replace(batch, groups=(replace(group, goals=(self.goal,)),))
         self.target, self.out_of_time, self.try_point = target, out_of_time, try_point
         self.rows = goal_rows(batch.network, [self.goal.atom])
-        self.roots = roots_of(self.batch)
+        self.roots = roots_of(self.batch, merged=True)
         self.own = group.relations.index(self.goal.atom) if self.goal.atom in group.relations else None
         self.nodes = [_Node()]
         self.stack = [_Open(0, batch.bounds, -np.inf, None)]

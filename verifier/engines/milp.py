@@ -57,14 +57,14 @@ def decide_milp(query: Query, *, timeout_s: float) -> Decision:
 
 def _minimum(batch: Batch, *, timeout_s: float) -> tuple[float | None, Tensor | None]:
     """What HiGHS says of the one goal of a batch: a lower bound (inf where nothing satisfies the premise), and a good input."""
-    roots = roots_of(batch)
+    roots = roots_of(batch, merged=True)
     if roots.reduced is None:
         return None, None
     reduced = roots.reduced
     matrix, most = _constraints(reduced, *_bounds(batch, roots))
-    count, width = reduced.sloped.numel(), reduced.goal.shape[1]
+    count, width = reduced.sloped.numel(), reduced.inputs + reduced.width
     low, high = (side[0].numpy() for side in batch.bounds[batch.network.input])
-    goal = np.concatenate([reduced.goal[0].double().numpy(), np.zeros(count)])
+    goal = np.concatenate([reduced.goal.whole(reduced.inputs)[0].double().numpy(), np.zeros(count)])
     solved = milp(
         goal,
         constraints=LinearConstraint(matrix, -np.inf, most),
@@ -78,7 +78,7 @@ def _minimum(batch: Batch, *, timeout_s: float) -> tuple[float | None, Tensor | 
         return float("inf"), None
     point = None if solved.x is None else torch.from_numpy(np.clip(solved.x[: reduced.inputs], low, high))
     bound = getattr(solved, "mip_dual_bound", None)
-    return (None if bound is None else float(bound) + float(reduced.goal_shift[0])), point
+    return (None if bound is None else float(bound) + float(reduced.goal.constant[0])), point
 
 
 def _bounds(batch: Batch, roots: Roots) -> tuple[Array, Array]:
@@ -89,13 +89,13 @@ def _bounds(batch: Batch, roots: Roots) -> tuple[Array, Array]:
 
 def _constraints(reduced: Reduced, lower: Array, upper: Array) -> tuple[Array, Array]:
     """matrix @ (input, activations, binaries) <= limits."""
-    count, width = reduced.sloped.numel(), reduced.goal.shape[1]
+    count, width = reduced.sloped.numel(), reduced.inputs + reduced.width
     low, high = lower[reduced.watched.numpy()], upper[reduced.watched.numpy()]
     rows, limits = [], []
     for block in reduced.blocks:
         size = block.watched.stop - block.watched.start
         form = np.zeros((size, width + count))
-        form[:, : block.matrix.shape[1]] = block.matrix.double().numpy()
+        form[:, :width] = block.rows(torch.arange(size), reduced.width).whole(reduced.inputs).double().numpy()
         shift, under, over = block.shift.double().numpy(), low[block.watched], high[block.watched]
         rows += [form, -form]
         limits += [over - shift, shift - under]
@@ -105,10 +105,10 @@ def _constraints(reduced: Reduced, lower: Array, upper: Array) -> tuple[Array, A
             # z <= a <= z - low (1 - b) and a <= high b
             rows += [form - active, active - form - off * binary, active - on * binary]
             limits += [-shift, shift - off[:, 0], np.zeros(size)]
-    if reduced.atoms is not None and reduced.atom_shift is not None:
-        forms = reduced.atoms[0].double().numpy()
+    if reduced.atoms is not None:
+        forms = reduced.atoms.whole(reduced.inputs)[0].double().numpy()
         rows.append(np.hstack([forms, np.zeros((len(forms), count))]))
-        limits.append(-reduced.atom_shift[0].double().numpy())
+        limits.append(-reduced.atoms.constant[0].double().numpy())
     return np.vstack([np.zeros((0, width + count)), *rows]), np.concatenate([np.zeros(0), *limits])
 
 

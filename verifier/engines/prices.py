@@ -54,5 +54,5 @@ class Prices:
 
 def prices(network: Network, reduced: Reduced | None) -> Prices:
     """The prices of searches over a network."""
-    kept = None if reduced is None else Price(len(reduced.blocks), sum(block.matrix.numel() for block in reduced.blocks))
+    kept = None if reduced is None else Price(len(reduced.blocks), sum(block.work for block in reduced.blocks))
     return Prices(kept, Price(len(network.nodes), multiplications(network)))

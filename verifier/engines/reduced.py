@@ -1,73 +1,115 @@
-"""A network of Relus cut down to the neurons that are not decided, for many passes over subproblems of the same trees.
+"""A network of Relus cut down to the neurons that are not off, for many passes over subproblems of the same trees.
 
-What is linear between the neurons kept is multiplied out once: every watched value that is kept is one linear form of the
-input and of the activations kept before it. A pass is then one matrix product for each value, its gradient (the same walk
-forward at the minimising input, by the envelope theorem) another one, and nothing is spent on neurons that are decided.
-Passes run in float32 and only steer the search: what they close is confirmed by a pass over the network itself.
+What is linear between the neurons is multiplied out once: every watched value that is kept is one linear form of the input and
+of the activations before it. Neurons that are on in every tree are passed through, or multiplied out as well, whichever
+makes a pass cheaper. A pass is then one matrix product for each value, its gradient (the same walk forward at the minimising
+input, by the envelope theorem) another one. Passes run in float32 and only steer the search: what they close is confirmed by a
+pass over the network itself.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from verifier.domains.choices import Atoms, Choices, Rows, unit_rows
-from verifier.domains.linear import lower_bounds
-from verifier.domains.relaxations import Interval, relaxed_nodes
-from verifier.network import Network
-from verifier.ops import Relu
+from verifier.domains.relaxations import Interval
+from verifier.engines.linear_map import LinearMap
 
-MAX_ENTRIES = 6_000_000  # of the matrices together: beyond, the network's own operators are cheaper
-ROWS_AT_ONCE = 256
-BARELY = 1e-300  # an upper bound that does not count as off, under a line that is zero in practice
 LAST_RESORT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """One watched value: its kept entries are matrix @ (input, earlier activations) + shift.
+class Forms:
+    """Linear forms over what is left: coefficients (..., width) of the activations carried, (..., inputs) of the inputs, None
+    where these are all 0, and constants (...)."""
 
-    watched: their places among all kept entries; active: the places of the activations that read them, None where nothing does;
+    carried: Tensor
+    inputs: Tensor | None
+    constant: Tensor
+
+    def __getitem__(self, index: Any) -> "Forms":
+        """Some of them."""
+        return Forms(self.carried[index], None if self.inputs is None else self.inputs[index], self.constant[index])
+
+    def whole(self, inputs: int) -> Tensor:
+        """The coefficients of the inputs, then those of the activations carried."""
+        empty = torch.zeros(*self.carried.shape[:-1], inputs)
+        return torch.cat([empty if self.inputs is None else self.inputs, self.carried], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One watched value: its entries are linear forms of the input and of earlier activations; those kept first, then those
+    passed on.
+
+    watched: the places of those kept among all entries kept; active: the places of the activations that read them among all
+    such; carried: the places of these and of those that read the entries passed on, on the axis of the forms; both None where
+    nothing reads the value. of_inputs, of_carried: the coefficients, None where all are 0; columns: what the latter is over.
     value, entries: its name, and which of its entries are kept.
     """
 
     watched: slice
     active: slice | None
-    matrix: Tensor
+    carried: slice | None
+    columns: slice
+    of_inputs: LinearMap | None
+    of_carried: LinearMap | None
     shift: Tensor
     value: str
     entries: Tensor
 
+    @property
+    def kept(self) -> int:
+        """The number of entries kept."""
+        return self.watched.stop - self.watched.start
+
+    @property
+    def work(self) -> int:
+        """The multiplications of a pass."""
+        return sum(form.work for form in (self.of_inputs, self.of_carried) if form is not None)
+
+    def rows(self, places: Tensor, width: int) -> Forms:
+        """Some of its entries as forms."""
+        carried = torch.zeros(len(places), width)
+        if self.of_carried is not None:
+            carried[:, self.columns] = self.of_carried.rows(places)
+        inputs = None if self.of_inputs is None else self.of_inputs.rows(places)
+        return Forms(carried, inputs, self.shift[places])
+
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """watched, sloped: which entries of the flat axes of watched values and of slopes are kept; forms are over (input, kept).
+    """watched, sloped: which entries of the flat axes of watched values and of slopes are kept.
 
-    goal: (trees, width), goal_shift: (trees,); atoms: (trees, count, width) and atom_shift (trees, count), None without
-    relations; box: center and radius, (trees, inputs), or (1, inputs) where all trees have the same; inputs: their number;
-    read: (sloped,), which of the watched entries kept each activation reads.
+    goal: (trees,) forms; atoms: (trees, count) forms, None without relations; box: center and radius, (trees, inputs), or
+    (1, inputs) where all trees have the same; inputs: their number; width: that of the activations carried; read: (sloped,),
+    which of the watched entries kept each activation reads.
     """
 
     watched: Tensor
     sloped: Tensor
     blocks: tuple[Block, ...]
-    goal: Tensor
-    goal_shift: Tensor
-    atoms: Tensor | None
-    atom_shift: Tensor | None
+    goal: Forms
+    atoms: Forms | None
     box: Interval
     inputs: int
+    width: int
+    shift: Tensor
     read: Tensor
+
+    def of_read(self, every: Tensor) -> Tensor:
+        """Of numbers (count, watched) those of the entries that activations read, (count, sloped)."""
+        return every if len(self.read) == len(self.watched) else every[:, self.read]
 
 
 @dataclass(eq=False)
 class Point:
     """Subproblems with the choices of a pass, on the entries kept.
 
-    low, high, multipliers: (count, watched); slopes: (count, sloped); multipliers > 0 on the lower bound, < 0 on the upper one;
-    relations: (count, atoms). Bounds may have one row for all.
+    low, high: (count, watched); slopes: (count, sloped); multipliers > 0 on the lower bound, < 0 on the upper one: (count,
+    cuts), of the entries at places (count, cuts), or (count, watched) where that is None; relations: (count, atoms). Bounds
+    may have one row for all.
     """
 
     tree: Tensor
@@ -76,185 +118,111 @@ class Point:
     slopes: Tensor
     multipliers: Tensor
     relations: Tensor
+    places: Tensor | None = None
 
+    def at_cuts(self, every: Tensor) -> Tensor:
+        """Of numbers (count or 1, watched) those where multipliers are."""
+        if self.places is None:
+            return every
+        return every.expand(len(self.places), -1).gather(1, self.places)
 
-Start = tuple[Tensor, Tensor]
-"""Linear forms to be bounded, (count, width), and their constants, (count,)."""
+    def every_multiplier(self) -> Tensor:
+        """(count, watched)."""
+        if self.places is None:
+            return self.multipliers
+        every = torch.zeros(len(self.places), self.low.shape[1])
+        return every.scatter_add_(1, self.places, self.multipliers)
 
 
 @dataclass(frozen=True, eq=False)
 class Passed:
-    """bounds (count,); what arrived at each activation (count, sloped) and at the input (count, inputs); the lines above."""
+    """bounds (count,); what arrived at each activation (count, sloped) and at the input (count, inputs); above: the lines above
+    the activations, and taken: the slopes of the lines that what arrived called for, (count, sloped)."""
 
     bounds: Tensor
     arrived: Tensor
     at_input: Tensor
     above: Interval
+    taken: Tensor
 
 
-def reduce(
-    network: Network, bounds: Mapping[str, Interval], free: Mapping[str, Tensor], rows: Rows, atoms: Atoms | None
-) -> Reduced | None:
-    """What is left of some trees over one network; None where it has other nonlinear nodes than Relu, or is too large.
-
-    bounds: those of the roots, (trees, size); free: (size,) entries of watched values on which multipliers may always act, by
-    the watched values in network order; rows: the goals, one for each tree, and atoms its relations.
-    """
-    nodes = relaxed_nodes(network)
-    readers = {node.inputs[0]: node for node in nodes}
-    if len(readers) < len(nodes) or not all(isinstance(node.op, Relu) for node in nodes):
-        return None
-    kept = {v: _kept(bounds[v], free[v], v in readers).nonzero()[:, 0] for v in free}
-    size = network.size(network.input)
-    width = size + sum(len(kept[v]) for v in readers)
-    if sum(map(len, kept.values())) * width > 2 * MAX_ENTRIES:
-        return None
-    if not all(bool(side.isfinite().all()) for v in (*free, network.input) for side in bounds[v]):
-        return None
-    activations = {v: readers[v].output for v in free if v in readers}
-    return _Reduction(network, bounds, kept, list(free), activations).reduced(rows, atoms)
+FEW = 0.25  # of the entries, up to which cuts are gathered
 
 
-def _kept(bounds: Interval, free: Tensor, read: bool) -> Tensor:
-    low, high = bounds
-    on, off = (low >= 0).all(0), (high <= 0).all(0)
-    return free | ~(on | off) if read else free
+def gathered(point: Point, cut: Tensor) -> Point:
+    """The same point with its multipliers where a bound is cut alone; cut: (count, watched), or one row for all."""
+    most = int(cut.sum(1).max()) if len(cut) else 0
+    if most > FEW * cut.shape[1]:
+        return point
+    count = len(point.multipliers)
+    places = cut.byte().topk(most, dim=1).indices.expand(count, -1)
+    some = point.multipliers.gather(1, places) * cut.expand(count, -1).gather(1, places)
+    return replace(point, multipliers=some, places=places)
 
 
-class _Reduction:
-    """Substitutes the decided neurons of a network; activations[v]: the Relu that reads v."""
-
-    def __init__(
-        self,
-        network: Network,
-        bounds: Mapping[str, Interval],
-        kept: Mapping[str, Tensor],
-        watched: Sequence[str],
-        activations: Mapping[str, str],
-    ) -> None:
-        self.network, self.bounds, self.kept, self.watched, self.activations = network, bounds, kept, watched, activations
-        self.pretended: dict[str, Interval] = {}
-        self.slopes: dict[str, Tensor] = {}
-        for value, active in activations.items():
-            on = (bounds[value][0] >= 0).all(0)
-            on[kept[value]] = False
-            high = on.double()
-            high[kept[value]] = BARELY
-            self.pretended[value] = (on.double() - 1.0)[None], high[None]
-            self.slopes[active] = on.double()[None, None]
-
-    def reduced(self, rows: Rows, atoms: Atoms | None) -> Reduced:
-        blocks, watched, sloped, read = [], [], [], []
-        first = position = start = 0
-        names = [node.output for node in relaxed_nodes(self.network)]
-        offsets = dict(zip(names, accumulate([0, *(self.network.size(name) for name in names)]), strict=False))
-        for value in self.watched:
-            entries, active = self.kept[value], self.activations.get(value)
-            matrix, shift = self._units(value, entries)
-            end = start + len(entries)
-            columns = self.network.size(self.network.input) + first
-            if len(entries):
-                spot = None if active is None else slice(first, first + len(entries))
-                form = matrix[:, :columns].float().contiguous(), shift.float()
-                blocks.append(Block(slice(start, end), spot, *form, value, entries))
-                watched.append(entries + position)
-            if active is not None:
-                sloped.append(entries + offsets[active])
-                read.append(torch.arange(start, end))
-                first += len(entries)
-            position += self.network.size(value)
-            start = end
-        goal, goal_shift = self._forms(rows)
-        both = None if atoms is None else self._forms(Rows(atoms.coefficients, atoms.bias))
-        low, high = self.bounds[self.network.input]
-        if bool((low == low[0]).all() and (high == high[0]).all()):
-            low, high = low[:1], high[:1]
-        nothing = torch.zeros(0, dtype=torch.long)
-        return Reduced(
-            torch.cat([nothing, *watched]),
-            torch.cat([nothing, *sloped]),
-            tuple(blocks),
-            goal[:, 0].float(),
-            goal_shift[:, 0].float(),
-            None if both is None else both[0].float(),
-            None if both is None else both[1].float(),
-            ((0.5 * low + 0.5 * high).float(), (0.5 * high - 0.5 * low).float()),
-            self.network.size(self.network.input),
-            torch.cat([nothing, *read]),
-        )
-
-    def _units(self, value: str, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """The entries of a value as forms (entries, width), and their constants."""
-        ones = torch.ones(1, ROWS_AT_ONCE, dtype=torch.float64)
-        pieces = entries.split(ROWS_AT_ONCE) if len(entries) else ()
-        parts = [self._forms(unit_rows(value, some[None], ones[:, : len(some)])) for some in pieces]
-        forms = [(matrix[0], shift[0]) for matrix, shift in parts]
-        width = self.network.size(self.network.input) + sum(len(self.kept[v]) for v in self.activations)
-        nothing = torch.zeros(0, width, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-        matrices, shifts = zip(nothing, *forms, strict=True)
-        return torch.cat(matrices), torch.cat(shifts)
-
-    @torch.no_grad()
-    def _forms(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Rows (batch, spec) as forms over the input and the activations kept, with their constants."""
-        seen: dict[str, Tensor] = {}
-        count = len(rows.constant)
-        name = self.network.input
-        zero = torch.zeros(1, self.network.size(name), dtype=torch.float64)
-        every = {v: (low[:1], high[:1]) for v, (low, high) in self.bounds.items()} | self.pretended | {name: (zero, zero)}
-        wide = {v: (low.expand(count, -1), high.expand(count, -1)) for v, (low, high) in every.items()}
-        # at the zero input the pass adds up the constants alone
-        constants = lower_bounds(self.network, wide, rows, Choices(self.slopes), seen=seen)
-        nothing = torch.zeros(*constants.shape, 1, dtype=torch.float64)
-        parts = [seen.get(name, nothing.expand(-1, -1, zero.shape[1]))]
-        for value, active in self.activations.items():
-            arrived = seen.get(active, nothing.expand(-1, -1, self.network.size(active)))
-            parts.append(arrived[..., self.kept[value]])
-        return torch.cat(parts, -1), constants
+def goals_of(reduced: Reduced, tree: Tensor) -> Forms:
+    """The forms of the goals of some trees."""
+    return reduced.goal[tree]
 
 
-def goals_of(reduced: Reduced, tree: Tensor) -> Start:
-    """The forms of the goals of some trees; not to be written to."""
-    if len(reduced.goal) == 1:
-        return reduced.goal.expand(len(tree), -1), reduced.goal_shift.expand(len(tree))
-    return reduced.goal[tree], reduced.goal_shift[tree]
+def _related(relations: Tensor, part: Tensor, tree: Tensor) -> Tensor:
+    """Multipliers (count, atoms) times what the atoms of each tree have, (trees, atoms, ...)."""
+    if len(part) == 1 or bool((tree == tree[:1]).all()):
+        return relations @ part[0 if len(part) == 1 else int(tree[0])]
+    if part.dim() == 2:
+        return (relations * part[tree]).sum(1)
+    return torch.bmm(relations[:, None], part[tree])[:, 0]
 
 
-def _related(reduced: Reduced, point: Point) -> Start | None:
-    """What the relations contribute with their multipliers; None where there are none."""
-    if reduced.atoms is None or reduced.atom_shift is None:
-        return None
-    if len(reduced.atoms) == 1:
-        return point.relations @ reduced.atoms[0], point.relations @ reduced.atom_shift[0]
-    weighed = torch.bmm(point.relations[:, None], reduced.atoms[point.tree])[:, 0]
-    return weighed, (point.relations * reduced.atom_shift[point.tree]).sum(1)
+def _started(reduced: Reduced, point: Point, start: Forms) -> Forms:
+    """The forms with what relations contribute; the coefficients may be written to."""
+    if reduced.atoms is None or not len(point.tree):
+        return Forms(start.carried.clone(), start.inputs, start.constant)
+    carried, constant = (
+        _related(point.relations, part, point.tree) for part in (reduced.atoms.carried, reduced.atoms.constant)
+    )
+    inputs = start.inputs
+    if reduced.atoms.inputs is not None:
+        of_inputs = _related(point.relations, reduced.atoms.inputs, point.tree)
+        inputs = of_inputs if inputs is None else of_inputs + inputs
+    return Forms(carried.add_(start.carried), inputs, constant + start.constant)
 
 
-def passed(reduced: Reduced, point: Point, start: Start, above: Interval | None = None) -> Passed:
-    """One backward pass from forms (count, width) and constants (count,); above: the chords of the point, if known."""
-    m, inputs = point.multipliers, reduced.inputs
-    related = _related(reduced, point)
-    form, total = (start[0].clone(), start[1]) if related is None else (related[0].add_(start[0]), related[1] + start[1])
+def passed(reduced: Reduced, point: Point, start: Forms, above: Interval | None = None) -> Passed:
+    """One backward pass from forms (count,); above: the lines above the activations, where they are known."""
+    begun = _started(reduced, point, start)
+    form, at_input, total = begun.carried, begun.inputs, begun.constant
+    multipliers, some = point.every_multiplier(), point.multipliers
     # sound: multipliers >= 0 on low - v <= 0 and v - high <= 0
-    total = total + (m.clamp(min=0) * point.low + m.clamp(max=0) * point.high).sum(1)
-    slope, shift = chords(point.low, point.high) if above is None else above
+    total = total + (some.clamp(min=0) * point.at_cuts(point.low) + some.clamp(max=0) * point.at_cuts(point.high)).sum(1)
+    slope, shift = lines_above(reduced, point) if above is None else above
+    arrived, taken = torch.empty(2, len(form), len(reduced.sloped))
     for block in reversed(reduced.blocks):
-        weight = -m[:, block.watched]
-        if block.active is not None:
-            arrived = form[:, inputs:][:, block.active]
-            positive, negative = arrived.clamp(min=0), arrived.clamp(max=0)
+        if block.active is None or block.carried is None:
+            weight = -multipliers[:, block.watched]
+            total = total + weight @ block.shift
+        else:
+            # the columns of activations become those of the values that they read; what is passed on stays as it is
+            weight = form[:, block.carried]
+            here, own, line = weight[:, : block.kept], arrived[:, block.active], taken[:, block.active]
+            own.copy_(here)
             # sound: slope * z lies below a Relu for slopes in [0, 1], the chord above it
-            weight.addcmul_(positive, point.slopes[:, block.active]).addcmul_(negative, slope[:, block.watched])
-            total = total + (negative * shift[:, block.watched]).sum(1)
-        total = total + weight @ block.shift
-        form[:, : block.matrix.shape[1]].addmm_(weight, block.matrix)
-    at_input = form[:, :inputs]
+            line.copy_(torch.where(own >= 0, point.slopes[:, block.active], slope[:, block.active]))
+            here.mul_(line).sub_(multipliers[:, block.watched])
+        if block.of_carried is not None:
+            block.of_carried.add_transposed(weight, form[:, block.columns])
+        if block.of_inputs is not None:
+            reached = block.of_inputs.transposed(weight)
+            at_input = reached if at_input is None else at_input + reached
+    total = total + form @ reduced.shift + (arrived.clamp(max=0) * shift).sum(1)
+    if at_input is None:
+        at_input = torch.zeros(len(form), reduced.inputs)
     center, radius = _box(reduced, point.tree)
     if len(center) == 1:
         total = total + at_input @ center[0] - at_input.abs() @ radius[0]
     else:
         total = total + (at_input * center).sum(1) - (at_input.abs() * radius).sum(1)
-    return Passed(total, form[:, inputs:], at_input, (slope, shift))
+    return Passed(total, arrived, at_input, (slope, shift), taken)
 
 
 def _box(reduced: Reduced, tree: Tensor) -> Interval:
@@ -269,8 +237,9 @@ def lowest_inputs(reduced: Reduced, tree: Tensor, found: Passed) -> Tensor:
     return torch.addcmul(center, found.at_input.sign(), radius, value=-1)
 
 
-def chords(low: Tensor, high: Tensor) -> Interval:
-    """Slope and intercept of the lines above Relus."""
+def lines_above(reduced: Reduced, point: Point) -> Interval:
+    """Slope and intercept of the lines above the activations, (count, sloped)."""
+    low, high = reduced.of_read(point.low), reduced.of_read(point.high)
     open_ = (low < 0) & (high > 0)
     slope = torch.where(open_, high / (high - low).masked_fill(~open_, 1.0), (low >= 0).to(low.dtype))
     return slope, torch.where(open_, -low * slope, 0.0)
@@ -278,49 +247,54 @@ def chords(low: Tensor, high: Tensor) -> Interval:
 
 def gradients(reduced: Reduced, point: Point, found: Passed) -> tuple[Tensor, Tensor, Tensor]:
     """Of the bounds, in slopes, multipliers and relations: what the constraints say at the minimising input."""
-    count, inputs = found.at_input.shape
-    values = torch.empty(count, inputs + found.arrived.shape[1])
-    values[:, :inputs] = lowest_inputs(reduced, point.tree, found)
-    reached = torch.empty(count, point.multipliers.shape[1])
-    of_slopes = found.arrived.clamp(min=0)
+    inputs = lowest_inputs(reduced, point.tree, found)
+    carried = torch.empty(len(inputs), reduced.width)
+    reached = torch.empty(len(inputs), len(reduced.watched))
+    shift = found.above[1] * (found.arrived < 0)
     for block in reduced.blocks:
-        z = torch.addmm(block.shift, values[:, : block.matrix.shape[1]], block.matrix.T)
+        every = block.shift
+        if block.of_inputs is not None:
+            every = block.of_inputs.applied(inputs, every)
+        if block.of_carried is not None:
+            every = block.of_carried.applied(carried[:, block.columns], every)
+        every = every.expand(len(inputs), -1)
+        z = every[:, : block.kept]
         reached[:, block.watched] = z
-        if block.active is not None:
-            arrived = found.arrived[:, block.active]
-            slope, shift = (side[:, block.watched] for side in found.above)
-            line = torch.where(arrived >= 0, point.slopes[:, block.active] * z, torch.addcmul(shift, slope, z))
-            values[:, inputs:][:, block.active] = line
-            of_slopes[:, block.active] *= z
-    m, under, over = point.multipliers, point.low - reached, point.high - reached
+        if block.active is not None and block.carried is not None:
+            own = carried[:, block.carried]
+            torch.addcmul(shift[:, block.active], found.taken[:, block.active], z, out=own[:, : block.kept])
+            own[:, block.kept :] = every[:, block.kept :]
+    of_slopes = found.arrived.clamp(min=0).mul_(reduced.of_read(reached))
+    m, reached = point.multipliers, point.at_cuts(reached)
+    under, over = point.at_cuts(point.low) - reached, point.at_cuts(point.high) - reached
     of_multipliers = torch.where(m > 0, under, torch.where(m < 0, over, under.clamp(min=0) + over.clamp(max=0)))
-    return of_slopes, of_multipliers, _relations_at(reduced, point, values)
+    return of_slopes, of_multipliers, _relations_at(reduced, point, inputs, carried)
 
 
-def _relations_at(reduced: Reduced, point: Point, values: Tensor) -> Tensor:
-    """The left sides of the relations (count, atoms) at values (count, width) of the inputs and the activations kept."""
-    if reduced.atoms is None or reduced.atom_shift is None:
+def _relations_at(reduced: Reduced, point: Point, inputs: Tensor, carried: Tensor) -> Tensor:
+    """The left sides of the relations (count, atoms) at the inputs and what the activations carry there."""
+    if reduced.atoms is None:
         return torch.zeros_like(point.relations)
-    if len(reduced.atoms) == 1:
-        return torch.addmm(reduced.atom_shift[0], values, reduced.atoms[0].T)
-    return torch.bmm(reduced.atoms[point.tree], values[..., None])[..., 0] + reduced.atom_shift[point.tree]
+    total = reduced.atoms.constant[point.tree]
+    for part, values in ((reduced.atoms.carried, carried), (reduced.atoms.inputs, inputs)):
+        if part is not None and (len(part) == 1 or bool((point.tree == point.tree[:1]).all())):
+            total = total + values @ part[0 if len(part) == 1 else int(point.tree[0])].T
+        elif part is not None:
+            total = total + torch.bmm(part[point.tree], values[..., None])[..., 0]
+    return total
 
 
 def limits(reduced: Reduced, low: Tensor, high: Tensor) -> Interval:
     """The least and the greatest slope, (count, sloped), under bounds (count, watched) of the entries kept."""
-    low, high = low[:, reduced.read], high[:, reduced.read]
+    low, high = reduced.of_read(low), reduced.of_read(high)
     return (low >= 0).to(low.dtype), 1.0 - ((high <= 0) & (low < 0)).to(low.dtype)
 
 
 def loosened(reduced: Reduced, point: Point, found: Passed) -> Tensor:
     """How much each entry kept loosens the bound, (count, watched), as `split_scores` measures it."""
-    scores = torch.zeros_like(point.low)
-    for block in reduced.blocks:
-        if block.active is None:
-            continue
-        low, high = point.low[:, block.watched], point.high[:, block.watched]
-        arrived, slope = found.arrived[:, block.active], point.slopes[:, block.active]
-        below = arrived.clamp(min=0) * torch.maximum((1 - slope) * high, -slope * low)
-        score = below - arrived.clamp(max=0) * found.above[1][:, block.watched]
-        scores[:, block.watched] = torch.where((low < 0) & (high > 0), score + LAST_RESORT * (high - low), 0.0)
+    low, high, slope = reduced.of_read(point.low), reduced.of_read(point.high), point.slopes
+    below = found.arrived.clamp(min=0) * torch.maximum((1 - slope) * high, -slope * low)
+    score = below - found.arrived.clamp(max=0) * found.above[1]
+    scores = torch.zeros(len(score), len(reduced.watched))
+    scores[:, reduced.read] = torch.where((low < 0) & (high > 0), score + LAST_RESORT * (high - low), 0.0)
     return scores

@@ -16,7 +16,7 @@ from verifier.domains.optimise import Optimised
 from verifier.domains.relaxations import relaxed_nodes
 from verifier.engines.climbing import climb_point
 from verifier.engines.problem import Batch
-from verifier.engines.reduced import Block, Point, Reduced, Start, limits, passed
+from verifier.engines.reduced import Block, Forms, Point, Reduced, limits, passed
 from verifier.engines.warm import known_rows
 from verifier.network import Network
 
@@ -54,14 +54,14 @@ def bound_entries(
     rows = _rows(kept)
     point, start = _point(reduced, batch, rows, trees), _start(reduced, block, rows)
     _warm(reduced, batch, value, columns, point)
-    sides = _sides(point, rows, cut)
+    own = None if cut is None else cut[rows.tree] if len(cut) > 1 else cut
     units = torch.ones(1, 1) if cut is None else _units(reduced, point, start)
     best = torch.full((len(rows.tree),), -torch.inf)
     point = climb_point(
         reduced,
         _within(reduced, point),
         start,
-        sides=sides,
+        cut=own,
         units=units,
         best=best,
         steps=steps,
@@ -103,7 +103,7 @@ def _point(reduced: Reduced, batch: Batch, rows: _Rows, trees: Tensor) -> Point:
         low, high = low[rows.tree], high[rows.tree]
     count = len(rows.tree)
     slopes = ((high > -low) | (low >= 0))[:, reduced.read].float().expand(count, -1).clone()
-    relations = 0 if reduced.atom_shift is None else reduced.atom_shift.shape[1]
+    relations = 0 if reduced.atoms is None else reduced.atoms.constant.shape[1]
     return Point(trees[rows.tree], low, high, slopes, torch.zeros(count, len(reduced.watched)), torch.zeros(count, relations))
 
 
@@ -125,12 +125,11 @@ def _warm(reduced: Reduced, batch: Batch, value: str, columns: Tensor, point: Po
             point.relations[rows[:, None], torch.arange(len(places))] = chosen
 
 
-def _start(reduced: Reduced, block: Block | None, rows: _Rows) -> Start:
-    form = torch.zeros(len(rows.tree), reduced.goal.shape[1])
+def _start(reduced: Reduced, block: Block | None, rows: _Rows) -> Forms:
     if block is None:
-        return form, torch.zeros(len(rows.tree))
-    form[:, : block.matrix.shape[1]] = block.matrix[rows.place] * rows.sign[:, None]
-    return form, block.shift[rows.place] * rows.sign
+        return Forms(torch.zeros(len(rows.tree), reduced.width), None, torch.zeros(len(rows.tree)))
+    forms, sign = block.rows(rows.place, reduced.width), rows.sign[:, None]
+    return Forms(forms.carried * sign, None if forms.inputs is None else forms.inputs * sign, forms.constant * rows.sign)
 
 
 def _within(reduced: Reduced, point: Point) -> Point:
@@ -139,15 +138,7 @@ def _within(reduced: Reduced, point: Point) -> Point:
     return point
 
 
-def _sides(point: Point, rows: _Rows, cut: Tensor | None) -> tuple[Tensor, Tensor]:
-    if cut is None:
-        nothing = torch.zeros(1, 1)
-        return nothing, nothing
-    own = cut[rows.tree] if len(cut) > 1 else cut
-    return (own & (point.high > 0)).float(), (own & (point.low < 0)).float()
-
-
-def _units(reduced: Reduced, point: Point, start: Start) -> Tensor:
+def _units(reduced: Reduced, point: Point, start: Forms) -> Tensor:
     """The mean size of the coefficients that reach each block, (rows, watched)."""
     found = passed(reduced, point, start)
     units = torch.ones_like(point.multipliers)

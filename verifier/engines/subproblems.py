@@ -8,6 +8,7 @@ The search runs in float32; what it closes is confirmed in float64 with the slop
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ from verifier.domains.relaxations import (
 )
 from verifier.engines.bound import push
 from verifier.engines.problem import Batch, Goals, goal_rows
-from verifier.engines.reduced import Reduced, limits, reduce
+from verifier.engines.reduced import Reduced, limits
+from verifier.engines.reduction import reduce
 from verifier.network import Network
 from verifier.ops import STEP_OPS
 
@@ -76,6 +78,12 @@ class Roots:
     strict: Tensor
     known: Interval
     reduced: Reduced | None
+    pointless: bool
+
+    @cached_property
+    def for_goals(self) -> Reduced | None:
+        """The reduced network for passes from the goals."""
+        return replace(self.reduced, atoms=None) if self.reduced is not None and self.pointless else self.reduced
 
     def to(self, dtype: torch.dtype) -> "Roots":
         """The same in another precision; the box is rounded outward."""
@@ -197,8 +205,8 @@ def whole(exact: Roots, reduced: Reduced | None, subs: Subproblems) -> Subproble
     return pushed(exact, wide)
 
 
-def roots_of(batch: Batch) -> Roots:
-    """The roots of a batch whose groups have one goal each; float64."""
+def roots_of(batch: Batch, *, merged: bool = False) -> Roots:
+    """The roots of a batch whose groups have one goal each; float64. merged: as for `reduce`."""
     network, nodes = batch.network, relaxed_nodes(batch.network)
     steps = {node.output for node in nodes if isinstance(node.op, STEP_OPS)}
     wanted = {*values_read(network), *batch.multiplied, *steps} or {network.input}  # of a linear network, to have an axis
@@ -220,7 +228,8 @@ def roots_of(batch: Batch) -> Roots:
         free,
         torch.tensor([atom.strict for atom in goals]),
         (known[0], known[1]),
-        reduce(network, batch.bounds, parts, rows, batch.atoms),
+        reduce(network, batch.bounds, parts, rows, batch.atoms, merged=merged),
+        all(set(group.relations) <= {goal} for group, goal in zip(batch.groups, goals, strict=True)),
     )
 
 
@@ -255,7 +264,7 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         _above(roots.known[1], single),
         _flat(roots, choices).to(single),
         multipliers.to(single),
-        relations[:, 0].to(single),
+        relations[:, 0].to(single) * (not roots.pointless),
         roots.free.expand(count, -1).clone(),
         goals.bounds[rows].to(single),
         torch.full((count, 1), -1),

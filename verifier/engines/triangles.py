@@ -69,8 +69,8 @@ class Triangles:
         self.relations, self.limits = self._relations()
         self.chords = len(self.watched)
         self.first_relation = self.chords + self.count
-        self.goal = np.concatenate([reduced.goal[0].double().numpy(), np.zeros(self.count)])
-        self.goal_shift = float(reduced.goal_shift[0])
+        self.goal = np.concatenate([reduced.goal.whole(self.inputs)[0].double().numpy(), np.zeros(self.count)])
+        self.goal_shift = float(reduced.goal.constant[0])
         self.slope = np.ones(self.count)
         self.low = self.high = np.full(len(self.watched), np.nan)
         self.solver = self._solver()
@@ -79,17 +79,18 @@ class Triangles:
         """A row for each watched entry: its form over inputs and earlier activations, less the entry itself."""
         rows = np.zeros((len(self.watched), self.columns))
         for block in self.reduced.blocks:
-            rows[block.watched, : block.matrix.shape[1]] = block.matrix.double().numpy()
+            forms = block.rows(torch.arange(block.kept), self.reduced.width).whole(self.inputs)
+            rows[block.watched, : forms.shape[1]] = forms.double().numpy()
         rows[self.read, self.above], rows[self.read, self.below] = -1.0, 1.0
         return rows, np.concatenate([np.zeros(0), *(block.shift.double().numpy() for block in self.reduced.blocks)])
 
     def _relations(self) -> tuple[Array, Array]:
         """rows @ columns <= limits."""
-        atoms, shift = self.reduced.atoms, self.reduced.atom_shift
-        if atoms is None or shift is None:
+        atoms = self.reduced.atoms
+        if atoms is None:
             return np.zeros((0, self.columns)), np.zeros(0)
-        forms = atoms[0].double().numpy()
-        return np.hstack([forms, np.zeros((len(forms), self.count))]), -shift[0].double().numpy()
+        forms = atoms.whole(self.inputs)[0].double().numpy()
+        return np.hstack([forms, np.zeros((len(forms), self.count))]), -atoms.constant[0].double().numpy()
 
     def _solver(self) -> Any:  # highspy's stubs lack half of its methods
         places = np.concatenate([self.above, self.below])

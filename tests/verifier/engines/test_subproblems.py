@@ -47,7 +47,7 @@ def mixed(roots: Roots, subs: Subproblems) -> Subproblems:
     subs = replace(
         subs,
         slopes=torch.rand_like(subs.slopes),
-        relations=torch.rand_like(subs.relations),
+        relations=torch.rand_like(subs.relations) * (not roots.pointless),
         multipliers=multipliers.clamp(min=0) * below + multipliers.clamp(max=0) * above,
     )
     return exact_where_linear(roots, subs)
@@ -59,7 +59,7 @@ CASES = [(kind, seed) for kind in RELU_KINDS for seed in range(8)]
 def test_there_is_something_to_compare() -> None:
     found = [planted(kind, seed) for kind, seed in CASES]
     assert sum(case is not None for case in found) > len(CASES) // 3
-    assert any(case is not None and case[1].relations.shape[1] for case in found)
+    assert any(case is not None and case[1].relations.any() for case in found)
     assert any(case is not None and bool(case[0].free.any()) for case in found)
 
 

@@ -30,7 +30,7 @@ def prepared(query: Query) -> tuple[Batch, Triangles]:
     """The first goal of the first disjunct, from interval bounds alone."""
     batch = apart(start_batch(groups(query)), [(0, groups(query)[0].disjuncts[0])])
     batch = replace(batch, groups=(replace(batch.groups[0], goals=batch.groups[0].goals[:1]),))
-    roots = roots_of(batch)
+    roots = roots_of(batch, merged=True)
     assert roots.reduced is not None
     program = Triangles(roots, roots.reduced)
     program.restrict(batch.bounds)

@@ -1,0 +1,212 @@
+"""A network of Relus cut down to the neurons that some trees leave undecided: how `reduced` comes about."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from verifier.domains.choices import Atoms, Rows
+from verifier.domains.relaxations import Interval, relaxed_nodes
+from verifier.engines.forms import Forms, entry_forms, forms_of, read_forms, starts_of
+from verifier.engines.linear_map import LinearMap, linear_map
+from verifier.engines.reduced import Block, Reduced
+from verifier.engines.reduced import Forms as Kept
+from verifier.network import Network
+from verifier.ops import Relu
+
+MOST_WORK = 12_000_000  # of a pass: beyond, the network's own operators are cheaper
+
+Places = NDArray[np.int64]
+Cut = Callable[[Forms], Forms]
+"""Forms over all activations to forms over those that are left."""
+
+
+def reduce(
+    network: Network,
+    bounds: Mapping[str, Interval],
+    free: Mapping[str, Tensor],
+    rows: Rows,
+    atoms: Atoms | None,
+    *,
+    merged: bool,
+) -> Reduced | None:
+    """What is left of some trees over one network; None where it has other nonlinear nodes than Relu, or is too large.
+
+    bounds: those of the roots, (trees, size); free: (size,) entries of watched values on which multipliers may always act, by
+    the watched values in network order; rows: the goals, one for each tree, and atoms its relations. merged: multiply out
+    the neurons that are on in every tree, and not only where that makes a pass cheaper.
+    """
+    nodes = relaxed_nodes(network)
+    readers = {node.inputs[0]: node.output for node in nodes}
+    if len(readers) < len(nodes) or not all(isinstance(node.op, Relu) for node in nodes):
+        return None
+    if not all(bool(side.isfinite().all()) for v in (*free, network.input) for side in bounds[v]):
+        return None
+    if read_forms(network) is None:
+        return None
+    left = _Left(network, readers, *_entries(bounds, free, readers))
+    reduction = None if merged else _Reduction(left, _without(left), left.on)
+    if reduction is None or left.merged_work < reduction.work:
+        reduction = _Reduction(left, _merging(left), {v: on[:0] for v, on in left.on.items()})
+    return None if reduction.work > MOST_WORK else reduction.reduced(bounds, rows, atoms)
+
+
+def _entries(
+    bounds: Mapping[str, Interval], free: Mapping[str, Tensor], readers: Mapping[str, str]
+) -> tuple[dict[str, Places], dict[str, Places]]:
+    """Which entries of each watched value are kept, and which others are on in every tree."""
+    kept, on = {}, {}
+    for v, always in free.items():
+        low, high = bounds[v]
+        above, below = (low >= 0).all(0), (high <= 0).all(0)
+        chosen = always | ~(above | below) if v in readers else always
+        kept[v] = chosen.nonzero()[:, 0].numpy()
+        on[v] = (above & ~chosen).nonzero()[:, 0].numpy() if v in readers else kept[v][:0]
+    return kept, on
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """readers: the activation that reads a value; kept, on: entries of the watched values, in network order."""
+
+    network: Network
+    readers: Mapping[str, str]
+    kept: Mapping[str, Places]
+    on: Mapping[str, Places]
+
+    @property
+    def merged_work(self) -> int:
+        """The multiplications of a pass where all that is on is multiplied out, at most."""
+        sizes = [len(kept) for kept in self.kept.values()]
+        read = [len(kept) if v in self.readers else 0 for v, kept in self.kept.items()]
+        before = accumulate([self.network.size(self.network.input), *read])
+        return sum(size * width for size, width in zip(sizes, before, strict=False))
+
+    def columns(self, chosen: Mapping[str, Sequence[Places]]) -> Places:
+        """The places on the axis of forms of all inputs, then of chosen entries of the activations by the values they read."""
+        starts = starts_of(self.network)
+        parts = [starts[self.readers[v]] + part for v, parts in chosen.items() if v in self.readers for part in parts]
+        return np.concatenate([np.arange(self.network.size(self.network.input)), *parts])
+
+    def forms(self, value: str, entries: Places) -> Forms:
+        """Of some entries of a watched value."""
+        if value not in self.readers:
+            return entry_forms(self.network, value, torch.from_numpy(entries))
+        every = read_forms(self.network)
+        assert every is not None
+        return Forms(every[value].matrix[entries], every[value].shift[entries])
+
+
+def _without(left: _Left) -> Cut:
+    """Leave out the neurons that are off."""
+    columns = left.columns({v: (left.kept[v], left.on[v]) for v in left.kept})
+    return lambda forms: Forms(forms.matrix[:, columns], forms.shift)
+
+
+def _merging(left: _Left) -> Cut:
+    """Leave out the neurons that are off, and put the forms of those that are on in their places."""
+    columns, starts = left.columns({v: (left.kept[v],) for v in left.kept}), starts_of(left.network)
+    known: list[tuple[Places, Forms]] = []
+
+    def cut(forms: Forms) -> Forms:
+        matrix, shift = forms.matrix[:, columns], forms.shift
+        for places, those in known:
+            part = forms.matrix[:, places]
+            if part.nnz:
+                matrix, shift = csr_array(matrix + part @ those.matrix), shift + part @ those.shift
+        return Forms(matrix, shift)
+
+    for value, on in left.on.items():
+        if len(on):
+            known.append((starts[left.readers[value]] + on, cut(left.forms(value, on))))
+    return cut
+
+
+class _Reduction:
+    """The blocks of a network that is cut; passed_on: the entries that are on and stay, by watched value."""
+
+    def __init__(self, left: _Left, cut: Cut, passed_on: Mapping[str, Places]) -> None:
+        self.left, self.cut = left, cut
+        self.blocks = self._blocks(passed_on)
+
+    @property
+    def work(self) -> int:
+        """The multiplications of a pass."""
+        return sum(block.work for block in self.blocks)
+
+    def _blocks(self, passed_on: Mapping[str, Places]) -> tuple[Block, ...]:
+        blocks: list[Block] = []
+        watched = active = carried = 0
+        inputs = self.left.network.size(self.left.network.input)
+        for value, kept in self.left.kept.items():
+            entries = np.concatenate([kept, passed_on[value]])
+            if not len(entries):
+                continue
+            forms = self.cut(self.left.forms(value, entries))
+            of_carried = csr_array(forms.matrix[:, inputs:])
+            columns = _used(of_carried)
+            read = value in self.left.readers
+            block = Block(
+                slice(watched, watched + len(kept)),
+                slice(active, active + len(kept)) if read else None,
+                slice(carried, carried + len(entries)) if read else None,
+                columns,
+                _map(forms.matrix[:, :inputs]),
+                _map(of_carried[:, columns]),
+                torch.from_numpy(forms.shift).float(),
+                value,
+                torch.from_numpy(kept),
+            )
+            blocks.append(block)
+            watched += len(kept)
+            active, carried = (active + len(kept), carried + len(entries)) if read else (active, carried)
+        self.width = carried
+        return tuple(blocks)
+
+    def reduced(self, bounds: Mapping[str, Interval], rows: Rows, atoms: Atoms | None) -> Reduced:
+        left, network = self.left, self.left.network
+        sizes = {v: network.size(v) for v in left.kept}
+        starts = dict(zip(sizes, accumulate([0, *sizes.values()]), strict=False))
+        nodes = [node.output for node in relaxed_nodes(network)]
+        slopes = dict(zip(nodes, accumulate([0, *(network.size(name) for name in nodes)]), strict=False))
+        low, high = bounds[network.input]
+        if bool((low == low[0]).all() and (high == high[0]).all()):
+            low, high = low[:1], high[:1]
+        nothing = torch.zeros(0, dtype=torch.long)
+        read = [block for block in self.blocks if block.active is not None]
+        return Reduced(
+            torch.cat([nothing, *(block.entries + starts[block.value] for block in self.blocks)]),
+            torch.cat([nothing, *(block.entries + slopes[left.readers[block.value]] for block in read)]),
+            self.blocks,
+            self._cut_rows(rows)[:, 0],
+            None if atoms is None else self._cut_rows(Rows(atoms.coefficients, atoms.bias)),
+            ((0.5 * low + 0.5 * high).float(), (0.5 * high - 0.5 * low).float()),
+            network.size(network.input),
+            self.width,
+            torch.cat([torch.zeros(0), *(block.shift for block in read)]),
+            torch.cat([nothing, *(torch.arange(block.watched.start, block.watched.stop) for block in read)]),
+        )
+
+    def _cut_rows(self, rows: Rows) -> Kept:
+        """Rows (batch, spec) over what is left, in float32."""
+        matrix, shift = forms_of(self.left.network, rows)
+        forms = self.cut(Forms(csr_array(matrix.flatten(0, 1).numpy()), shift.flatten().numpy()))
+        dense = torch.from_numpy(forms.matrix.toarray()).float().view(*shift.shape, -1)
+        inputs = self.left.network.size(self.left.network.input)
+        of_inputs = dense[..., :inputs].contiguous() if bool(dense[..., :inputs].any()) else None
+        return Kept(dense[..., inputs:].contiguous(), of_inputs, torch.from_numpy(forms.shift).float().view(shift.shape))
+
+
+def _used(matrix: csr_array) -> slice:
+    """From the first to the last column that is not 0 all over."""
+    used = np.unique(matrix.nonzero()[1])
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+
+
+def _map(matrix: csr_array) -> LinearMap | None:
+    return linear_map(csr_array(matrix)) if matrix.nnz else None
