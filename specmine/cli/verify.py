@@ -22,7 +22,7 @@ from specmine.cli.options import (
     Verbose,
     check_data,
 )
-from specmine.cli.screen import answer, answer_json, make_progress
+from specmine.cli.screen import answer, answer_json, make_progress, say
 from specmine.config import make_config
 from specmine.errors import BadConfig
 from specmine.progress import Progress
@@ -119,6 +119,8 @@ def _check(run: Path, json: bool, *, progress: Progress) -> int:
     from specmine.pipeline import check_run
 
     spec, checked = check_run(run, progress=progress)
+    if not spec.claims:
+        say(f"no claims yet in {run}, so there was nothing to check; go on with: specmine verify {run}")
     if json:
         answer_json(document(spec) | {"check": check_document(checked)})
     else:

@@ -14,6 +14,8 @@ import toy
 from specmine.cli import main
 from specmine.data import card_names, model_path
 from specmine.pipeline import open_run
+from specmine.pipeline.inputs import Inputs
+from specmine.pipeline.run import start_run
 from specmine.pipeline.stages import verify_stage
 from specmine.training import write_onnx
 
@@ -82,6 +84,13 @@ def test_verify_goes_on_and_checks_again(files, capsys):
     assert "proved" in capsys.readouterr().out
     assert main(["verify", str(files / "run"), "--check", "--quiet"]) == 0
     assert re.match(r"certificates accepted: [1-9]\d*; claims that lost their proof: 0\b", capsys.readouterr().out)
+
+
+def test_a_check_of_a_run_without_claims_says_so(tmp_path, capsys):
+    start_run(tmp_path, Inputs(toy.network(), toy.dataset(), None), toy.config())
+    assert main(["verify", str(tmp_path), "--check", "--quiet"]) == 0
+    out = capsys.readouterr()
+    assert out.out.startswith("certificates accepted: 0;") and "no claims yet" in out.err
 
 
 def test_a_check_names_every_claim_without_a_good_certificate_and_ends_with_1(tmp_path, capsys):
