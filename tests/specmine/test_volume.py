@@ -9,6 +9,7 @@ from specmine.pipeline.volume import Part, halves, proved_volume, share_of
 from specmine.rules.syntax import parse_clause
 from specmine.tracing import Sites
 from verifier.region import Box
+from verifier.verdict import Decision, Proved, Unknown
 
 UNIT = Box(np.zeros(2), np.ones(2))
 SITES = Sites(toy.network())
@@ -19,7 +20,7 @@ def volume(text, region=UNIT, **options):
 
 
 def test_the_class_without_a_body_is_proved_where_the_first_input_is_larger():
-    found = volume("class(0) :- true.", most=300)
+    found = volume("class(0) :- true.", most=600)
     inputs = np.random.default_rng(0).random((4000, 2))
     larger = inputs[:, 0] > inputs[:, 1]
     assert not (found.covers(inputs) & ~larger).any(), "nothing is proved where it is wrong"
@@ -54,6 +55,34 @@ def test_parts_too_small_to_cut_end_the_search():
 def test_the_time_ends_the_search_with_what_is_known():
     found = volume("class(0) :- true.", timeout_s=1.0)
     assert found.asked > 0 and share_of((*found.proved, *found.refuted, *found.open)) == pytest.approx(1)
+
+
+def test_two_proved_halves_are_one_part(monkeypatch):
+    """A stand-in for the verifier proves what is at most a quarter of the square, or all but one of the quarters."""
+
+    def answers(most, but=()):
+        def decide(queries, **_):
+            sides = [(query.region.lower, query.region.upper) for query in queries]
+            proved = [np.prod(upper - lower) <= most and lower.tolist() not in but for lower, upper in sides]
+            return [Decision(Proved(None) if yes else Unknown("incomplete", ""), "auto", 0.0) for yes in proved]
+
+        return decide
+
+    monkeypatch.setattr("specmine.pipeline.volume.scout_of", lambda query: None)
+    monkeypatch.setattr("specmine.pipeline.volume.verify_many", answers(0.25))
+    (whole,) = volume("class(0) :- true.").proved
+    assert whole.share == 1 and whole.box.upper.tolist() == [1, 1]
+    monkeypatch.setattr("specmine.pipeline.volume.verify_many", answers(0.25, but=([0.5, 0.5],)))
+    found = volume("class(0) :- true.", most=7)
+    assert [part.share for part in found.proved] == [0.5, 0.25]
+
+
+def test_a_side_to_cut_may_be_named():
+    region = Box(np.zeros(2), np.array([4.0, 1.0]))
+    low, high = halves(Part(region, 1.0), region, side=1)
+    assert low.box.upper.tolist() == [4, 0.5] and high.box.lower.tolist() == [0, 0.5]
+    thin = Part(Box(np.array([0.0, 0.5]), np.array([4.0, np.nextafter(0.5, 1)])), 0.1)
+    assert halves(thin, region, side=1)[0].box.upper[0] == 2, "where it is too narrow the widest is cut"
 
 
 def test_halves_meet_and_take_the_counterexample_along():

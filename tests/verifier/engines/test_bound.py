@@ -45,6 +45,20 @@ def test_tightened_bounds_hold_at_samples_and_never_widen(kind: str, steps: int)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
+def test_a_narrow_group_beside_a_wide_one_is_bounded_as_alone(kind: str) -> None:
+    """Else bounds would stand in the batch that no step of the narrow group proves."""
+    network = random_network(kind, seed=2)
+    lower, upper = (side[0] for side in random_box(network, seed=2))
+    middle, premise = (lower + upper) / 2, at_least(network.output, 0, -1e6)
+    narrow = Box(middle + 0.3 * (lower - middle), middle + 0.3 * (upper - middle))
+    wide, own = (groups(Query(network, region, premise)) for region in (Box(lower, upper), narrow))
+    together, alone = tighten(start_batch([*wide, *own])), tighten(start_batch(own))
+    for name, sides in alone.bounds.items():
+        for side, found in zip(sides, together.bounds[name], strict=True):
+            torch.testing.assert_close(found[1:], side, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_batch_taken_apart_and_joined_is_what_it_was(kind: str) -> None:
     query = random_query(kind, seed=4)
     known = tighten(start_batch([group for group in groups(query) for _ in range(2)]), steps=2)
