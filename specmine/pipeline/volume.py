@@ -102,7 +102,8 @@ def proved_volume(
     while search.waiting and time.monotonic() < end and search.looked_at < most:
         some = search.next(min(AT_ONCE, most - search.looked_at))
         ready += some if scout is None else search.scouted(some, scout, fails)
-        if len(ready) >= ASKED_AT_ONCE or (ready and not (search.waiting and search.looked_at < most)):
+        is_last = not search.waiting or search.looked_at >= most or time.monotonic() + question_s * len(ready) > end
+        if len(ready) >= ASKED_AT_ONCE or (ready and is_last):
             ask(ready)
             ready = []
     for part in ready:
