@@ -43,7 +43,7 @@ from verifier.formula import Atom
 
 ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
 MOST_AT_ONCE = 256
-CANDIDATES = 4
+CANDIDATES = 16
 STEPS = 12
 ROOT_STEPS = 60
 NEURON_STEPS = (3, 8, *(20,) * 10)  # of each round in which roots are bounded again
