@@ -128,6 +128,8 @@ def intercept(op: Any, slope: Tensor, low: Tensor, high: Tensor, *, lowest: bool
 
     All shapes broadcast. -inf (inf) where there is none, such as for 1/z across 0; never NaN.
     """
+    if isinstance(op, Sigmoid | Tanh) and bool(low.isfinite().all() & high.isfinite().all() & slope.isfinite().all()):
+        return _bounded_intercept(op, slope, low, high, lowest)
     sign = 1.0 if lowest else -1.0
     with torch.no_grad():
         places, heights = [low, high], [curve_value(op, low), curve_value(op, high)]
@@ -154,6 +156,20 @@ def intercept(op: Any, slope: Tensor, low: Tensor, high: Tensor, *, lowest: bool
         finite = best.isfinite() & at.isfinite() & top.isfinite()
         at, top = at.masked_fill(~finite, 0.0), torch.where(finite, top, sign * best)
         largest = torch.finfo(top.dtype).max
+    shift = top - slope * at
+    return shift.clamp(max=largest) if lowest else shift.clamp(min=-largest)
+
+
+def _bounded_intercept(op: Sigmoid | Tanh, slope: Tensor, low: Tensor, high: Tensor, lowest: bool) -> Tensor:
+    """`intercept` where nothing can be undefined or overflow, with a third of its operations."""
+    with torch.no_grad():
+        (place,) = STATIONARY[type(op)](op, slope, low, high, lowest)
+        place = place.clamp(low, high)
+        gaps = [curve_value(op, z) - slope * z for z in (low, high, place)]
+        first, middle = (gaps[0] <= gaps[1], gaps[2]) if lowest else (gaps[0] >= gaps[1], gaps[2])
+        ends = torch.where(first, gaps[0], gaps[1])
+        at = torch.where((middle < ends) if lowest else (middle > ends), place, torch.where(first, low, high))
+        top, largest = curve_value(op, at), torch.finfo(at.dtype).max
     shift = top - slope * at
     return shift.clamp(max=largest) if lowest else shift.clamp(min=-largest)
 

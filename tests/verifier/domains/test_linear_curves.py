@@ -210,3 +210,24 @@ def test_bends_lie_where_the_second_derivative_changes_sign() -> None:
             z = z.numpy().astype(np.longdouble)
             second = [case.wide(z + s + 1e-3) + case.wide(z + s - 1e-3) - 2 * case.wide(z + s) for s in (-0.1, 0.1)]
             assert (second[0] * second[1] < 0).all()
+
+
+@pytest.mark.parametrize("lowest", [True, False])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 30.0, 1e30, 1e300])
+@pytest.mark.parametrize("op", [Sigmoid(), Tanh()])
+def test_the_quick_way_for_finite_bounds_gives_what_the_general_one_gives(op: object, scale: float, lowest: bool) -> None:
+    torch.manual_seed(0)
+    low = torch.randn(1, 300, dtype=torch.float64) * scale
+    high = low + torch.rand(1, 300, dtype=torch.float64) * scale
+    slopes = torch.rand(40, 300, dtype=torch.float64) * 1.4 - 0.2
+    slopes[:2], slopes[2:4] = 0.0, slopes[2:4] * 1e300
+    slopes.requires_grad_()
+    quick = intercept(op, slopes, low, high, lowest=lowest)
+    # one entry without a bound sends all of them the general way
+    endless = torch.full((1, 1), torch.inf, dtype=torch.float64)
+    wide = torch.cat([slopes, torch.zeros(40, 1, dtype=torch.float64)], 1)
+    general = intercept(op, wide, torch.cat([low, -endless], 1), torch.cat([high, endless], 1), lowest=lowest)[:, :-1]
+    assert not bool(quick.isnan().any())
+    assert torch.allclose(quick, general, rtol=1e-12, atol=1e-12)
+    moved, expected = (torch.autograd.grad(part[4:].sum(), slopes)[0] for part in (quick, general))
+    assert torch.allclose(moved, expected)
