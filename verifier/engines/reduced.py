@@ -17,6 +17,7 @@ from verifier.domains.relaxations import Interval
 from verifier.engines.linear_map import LinearMap
 
 LAST_RESORT = 1e-12
+FEW = 0.25  # of the entries, up to which cuts are gathered
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +147,6 @@ class Passed:
     taken: Tensor
 
 
-FEW = 0.25  # of the entries, up to which cuts are gathered
-
-
 def gathered(point: Point, cut: Tensor) -> Point:
     """The same point with its multipliers where a bound is cut alone; cut: (count, watched), or one row for all."""
     most = int(cut.sum(1).max()) if len(cut) else 0
@@ -165,10 +163,18 @@ def goals_of(reduced: Reduced, tree: Tensor) -> Forms:
     return reduced.goal[tree]
 
 
+def _of_one_tree(part: Tensor, tree: Tensor) -> Tensor | None:
+    """What the one tree of a point has; None where there are several."""
+    if len(part) == 1:
+        return part[0]
+    return part[int(tree[0])] if len(tree) and bool((tree == tree[0]).all()) else None
+
+
 def _related(relations: Tensor, part: Tensor, tree: Tensor) -> Tensor:
-    """Multipliers (count, atoms) times what the atoms of each tree have, (trees, atoms, ...)."""
-    if len(part) == 1 or bool((tree == tree[:1]).all()):
-        return relations @ part[0 if len(part) == 1 else int(tree[0])]
+    """Multipliers (count, atoms) times what the atoms of each tree have, (trees, atoms) or (trees, atoms, width)."""
+    alone = _of_one_tree(part, tree)
+    if alone is not None:
+        return relations @ alone
     if part.dim() == 2:
         return (relations * part[tree]).sum(1)
     return torch.bmm(relations[:, None], part[tree])[:, 0]
@@ -176,7 +182,7 @@ def _related(relations: Tensor, part: Tensor, tree: Tensor) -> Tensor:
 
 def _started(reduced: Reduced, point: Point, start: Forms) -> Forms:
     """The forms with what relations contribute; the coefficients may be written to."""
-    if reduced.atoms is None or not len(point.tree):
+    if reduced.atoms is None:
         return Forms(start.carried.clone(), start.inputs, start.constant)
     carried, constant = (
         _related(point.relations, part, point.tree) for part in (reduced.atoms.carried, reduced.atoms.constant)
@@ -277,10 +283,9 @@ def _relations_at(reduced: Reduced, point: Point, inputs: Tensor, carried: Tenso
         return torch.zeros_like(point.relations)
     total = reduced.atoms.constant[point.tree]
     for part, values in ((reduced.atoms.carried, carried), (reduced.atoms.inputs, inputs)):
-        if part is not None and (len(part) == 1 or bool((point.tree == point.tree[:1]).all())):
-            total = total + values @ part[0 if len(part) == 1 else int(point.tree[0])].T
-        elif part is not None:
-            total = total + torch.bmm(part[point.tree], values[..., None])[..., 0]
+        if part is not None:
+            alone = _of_one_tree(part, point.tree)
+            total = total + (torch.bmm(part[point.tree], values[..., None])[..., 0] if alone is None else values @ alone.T)
     return total
 
 
