@@ -151,7 +151,9 @@ class _Search:
         unlikely = np.flatnonzero(~likely)
         known = _counterexamples(unlikely, lower, upper, fails)
         for k in unlikely.tolist():
-            self._cut(replace(parts[k], failing=known.get(k)), side=int(sides[k]))
+            # a part that may be proved by its halves stays the half that it is of another
+            part = replace(parts[k], failing=known[k]) if k in known else parts[k]
+            self._cut(part, side=int(sides[k]))
         return [part for part, is_likely in zip(parts, likely.tolist(), strict=True) if is_likely]
 
     def learn(self, parts: Sequence[Part], decisions: Sequence[Decision]) -> None:

@@ -77,6 +77,25 @@ def test_two_proved_halves_are_one_part(monkeypatch):
     assert [part.share for part in found.proved] == [0.5, 0.25]
 
 
+def test_proved_halves_of_scouted_parts_are_one_part_at_every_level(monkeypatch):
+    """A stand-in for the scout finds a proof likely for at most a sixteenth; all that is asked is proved but the whole."""
+
+    class Small:
+        def look(self, lower, upper):
+            likely = (upper - lower).prod(axis=1) <= 1 / 16
+            return likely, np.where(likely, -1, 0)
+
+    def decide(queries, **_):
+        whole = [query.region.upper.min() == 1 and query.region.lower.max() == 0 for query in queries]
+        return [Decision(Unknown("incomplete", "") if yes else Proved(None), "auto", 0.0) for yes in whole]
+
+    monkeypatch.setattr("specmine.pipeline.volume.scout_of", lambda query: Small())
+    monkeypatch.setattr("specmine.pipeline.volume.point_test", lambda query: lambda points: None)
+    monkeypatch.setattr("specmine.pipeline.volume.verify_many", decide)
+    found = volume("class(0) :- true.")
+    assert found.asked == 17 and [part.share for part in found.proved] == [1]
+
+
 def test_a_side_to_cut_may_be_named():
     region = Box(np.zeros(2), np.array([4.0, 1.0]))
     low, high = halves(Part(region, 1.0), region, side=1)
