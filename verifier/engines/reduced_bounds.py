@@ -5,7 +5,7 @@ network itself with these choices, as a replay will see them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,7 +73,15 @@ def bound_entries(
     units_of = unit_rows(value, torch.cat([columns, columns], 1), torch.cat([ones, -ones], 1))
     bounds = lower_bounds(batch.network, batch.bounds, units_of, choices, atoms=batch.atoms)
     unknown = torch.cat([kept, kept], 1) < 0
-    return Optimised(bounds.masked_fill(unknown | bounds.isnan(), -torch.inf), choices)
+    return Optimised(bounds.masked_fill(unknown | bounds.isnan(), -torch.inf), _halved(choices))
+
+
+def _halved(choices: Choices) -> Choices:
+    """The same choices in the half precision that they were rounded to: they wait in memory for all rows of a value."""
+    slopes, lower, upper = (
+        {name: tensor.half() for name, tensor in side.items()} for side in (choices.slopes, choices.lower, choices.upper)
+    )
+    return replace(choices, slopes=slopes, lower=lower, upper=upper)
 
 
 def _places(network: Network, block: Block | None, value: str) -> Tensor:
