@@ -154,6 +154,9 @@ def test_the_figures():
     assert (s.median_s, s.mean_s, s.max_s) == (1.25, 1.25, 2.0)
     assert s.par2_s == pytest.approx((1 + 2 + 20 + 4 + 20 + 20 + 20) / 7)
     assert "1 WRONG" in summary_text(s) and "4 of 7" in summary_text(s)
+    assert s.unasked == 0 and "never run" not in summary_text(s)
+    unasked = summarise([*rows, row_of("sat", "sat", at=0.5, replayed=Replay(None, "not replayed: no onnxruntime"))])
+    assert unasked.unasked == 1 and "1 sat never run" in summary_text(unasked)
 
 
 def test_figures_without_anything_solved():

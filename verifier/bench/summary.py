@@ -6,14 +6,17 @@ from statistics import mean, median
 
 from verifier.bench.rows import Row
 
+RUN_BY = "their rows say why (onnxruntime, which runs them, is not installed with the package)"
+
 
 @dataclass(frozen=True)
 class Summary:
     """Counts over all instances; seconds of the solver over the solved ones, None where there is none.
 
     expected: instances with a known answer, agree: those answered so. wrong: sat against unsat, unsat against sat, unless the
-    counterexample replays. unreplayed: sat answers that onnxruntime's run misses by more than 1e-6. par2_s: the mean over all
-    instances of the total seconds, where twice the limit stands for one that was not solved, or wrongly.
+    counterexample replays. unreplayed: sat answers that onnxruntime's run misses by more than 1e-6; unasked: those that it did
+    not run, for which the rows give the reasons. par2_s: the mean over all instances of the total seconds, where twice the
+    limit stands for one that was not solved, or wrongly.
     """
 
     instances: int
@@ -27,6 +30,7 @@ class Summary:
     agree: int
     wrong: int
     unreplayed: int
+    unasked: int
     median_s: float | None
     mean_s: float | None
     max_s: float | None
@@ -50,6 +54,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
         agree=sum(row.agrees == "yes" for row in rows),
         wrong=sum(row.wrong for row in rows),
         unreplayed=sum(row.replayed == "no" for row in rows),
+        unasked=sum(row.verdict == "sat" and not row.replayed for row in rows),
         median_s=median(seconds) if seconds else None,
         mean_s=mean(seconds) if seconds else None,
         max_s=max(seconds, default=None),
@@ -60,10 +65,11 @@ def summarise(rows: Sequence[Row]) -> Summary:
 def summary_text(s: Summary) -> str:
     """The figures in a few lines."""
     figures = ", ".join(f"{name} {_seconds(v)}" for name, v in (("median", s.median_s), ("mean", s.mean_s), ("max", s.max_s)))
+    unasked = f", {s.unasked} sat never run: {RUN_BY}" if s.unasked else ""
     return "\n".join((
         f"solved    {s.solved} of {s.instances}: {s.sat} sat, {s.unsat} unsat",
         f"not       {s.unknown} unknown, {s.timed_out} timed-out, {s.errors} errors",
-        f"expected  {s.agree} of {s.expected} known answers found, {s.wrong} WRONG, {s.unreplayed} sat not replayed",
+        f"expected  {s.agree} of {s.expected} known answers found, {s.wrong} WRONG, {s.unreplayed} sat not replayed{unasked}",
         f"seconds   of the solver over the solved: {figures}; PAR-2 over all {_seconds(s.par2_s)}",
     ))  # fmt: skip
 

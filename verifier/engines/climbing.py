@@ -16,7 +16,6 @@ from verifier.engines.reduced import (
     Point,
     Reduced,
     gathered,
-    goals_of,
     gradients,
     limits,
     lines_above,
@@ -81,7 +80,7 @@ def _used(roots: Roots, subs: Subproblems) -> tuple[str, ...]:
 def evaluate(roots: Roots, subs: Subproblems) -> Tensor:
     """The bounds (count,) that the choices give."""
     if roots.for_goals is not None:
-        return passed(roots.for_goals, gathered(_point(subs), subs.cut), goals_of(roots.for_goals, subs.tree)).bounds
+        return passed(roots.for_goals, gathered(_point(subs), subs.cut), roots.for_goals.goal[subs.tree]).bounds
     return _value(_problem(roots, subs), _choices_of(roots, subs))
 
 
@@ -114,7 +113,7 @@ def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subprobl
 
 def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
     point = gathered(_point(subs), subs.cut)
-    found = passed(reduced, point, goals_of(reduced, subs.tree))
+    found = passed(reduced, point, reduced.goal[subs.tree])
     scores = loosened(reduced, point, found)
     best, places = scores.topk(min(count, scores.shape[1]), dim=1)
     subs = replace(subs, branches=torch.where(best > 0, places, -1), at=torch.zeros_like(best))
@@ -155,7 +154,7 @@ def _climb_reduced(
     roots: Roots, reduced: Reduced, subs: Subproblems, steps: int, target: float, out_of_time: Clock, rate: float
 ) -> Subproblems:
     units = roots.units[:, reduced.watched][subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE)
-    start = goals_of(reduced, subs.tree)
+    start = reduced.goal[subs.tree]
     best, point = climb_point(
         reduced,
         _point(subs),

@@ -56,10 +56,20 @@ class LinearMap:
 
 def linear_map(matrix: csr_array) -> LinearMap:
     """In the layout that is the faster one."""
+    if _is_dense(matrix):
+        return LinearMap(matrix.shape, torch.from_numpy(matrix.toarray()).float().contiguous(), None, work_of(matrix))
+    return LinearMap(matrix.shape, None, (_compressed(matrix), _compressed(csr_array(matrix.T))), work_of(matrix))
+
+
+def work_of(matrix: csr_array) -> int:
+    """The multiplications that its map will take for a vector."""
     rows, columns = matrix.shape
-    if rows * columns < LARGE or matrix.nnz > SPARSE * rows * columns:
-        return LinearMap((rows, columns), torch.from_numpy(matrix.toarray()).float().contiguous(), None, rows * columns)
-    return LinearMap((rows, columns), None, (_compressed(matrix), _compressed(csr_array(matrix.T))), DEAR * matrix.nnz)
+    return rows * columns if _is_dense(matrix) else DEAR * int(matrix.nnz)
+
+
+def _is_dense(matrix: csr_array) -> bool:
+    rows, columns = matrix.shape
+    return bool(rows * columns < LARGE or matrix.nnz > SPARSE * rows * columns)
 
 
 def _compressed(matrix: csr_array) -> Tensor:

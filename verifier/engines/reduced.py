@@ -158,11 +158,6 @@ def gathered(point: Point, cut: Tensor) -> Point:
     return replace(point, multipliers=some, places=places)
 
 
-def goals_of(reduced: Reduced, tree: Tensor) -> Forms:
-    """The forms of the goals of some trees."""
-    return reduced.goal[tree]
-
-
 def _of_one_tree(part: Tensor, tree: Tensor) -> Tensor | None:
     """What the one tree of a point has; None where there are several."""
     if len(part) == 1:

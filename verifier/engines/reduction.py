@@ -12,17 +12,18 @@ from torch import Tensor
 
 from verifier.domains.choices import Atoms, Rows
 from verifier.domains.relaxations import Interval, relaxed_nodes
-from verifier.engines.forms import Forms, entry_forms, forms_of, read_forms, starts_of
-from verifier.engines.linear_map import LinearMap, linear_map
-from verifier.engines.reduced import Block, Reduced
-from verifier.engines.reduced import Forms as Kept
+from verifier.engines.forms import SparseForms, forms_of, known_forms, starts_of
+from verifier.engines.linear_map import LinearMap, linear_map, work_of
+from verifier.engines.reduced import Block, Forms, Reduced
 from verifier.network import Network
 from verifier.ops import Relu
 
 MOST_WORK = 12_000_000  # of a pass: beyond, the network's own operators are cheaper
+MOST_FORMED = 16_000  # entries whose forms are worked out
+MOST_MERGED = 40_000_000  # coefficients of the neurons that are on, once they are multiplied out
 
 Places = NDArray[np.int64]
-Cut = Callable[[Forms], Forms]
+Cut = Callable[[SparseForms], SparseForms]
 """Forms over all activations to forms over those that are left."""
 
 
@@ -45,15 +46,15 @@ def reduce(
     readers = {node.inputs[0]: node.output for node in nodes}
     if len(readers) < len(nodes) or not all(isinstance(node.op, Relu) for node in nodes):
         return None
-    if not all(bool(side.isfinite().all()) for v in (*free, network.input) for side in bounds[v]):
-        return None
-    if read_forms(network) is None:
+    if not all(bool(side.float().isfinite().all()) for v in (*free, network.input) for side in bounds[v]):
         return None
     left = _Left(network, readers, *_entries(bounds, free, readers))
+    if left.formed > MOST_FORMED or left.merged_work > MOST_WORK:
+        return None
     reduction = None if merged else _Reduction(left, _without(left), left.on)
-    if reduction is None or left.merged_work < reduction.work:
+    if (reduction is None or left.merged_work < reduction.work) and left.multiplied_out <= MOST_MERGED:
         reduction = _Reduction(left, _merging(left), {v: on[:0] for v, on in left.on.items()})
-    return None if reduction.work > MOST_WORK else reduction.reduced(bounds, rows, atoms)
+    return None if reduction is None or reduction.work > MOST_WORK else reduction.reduced(bounds, rows, atoms)
 
 
 def _entries(
@@ -80,6 +81,17 @@ class _Left:
     on: Mapping[str, Places]
 
     @property
+    def formed(self) -> int:
+        """How many entries have forms."""
+        return sum(len(kept) + len(self.on[v]) for v, kept in self.kept.items())
+
+    @property
+    def multiplied_out(self) -> int:
+        """How many coefficients the neurons that are on have at most, in terms of what is kept."""
+        kept = sum(len(kept) for v, kept in self.kept.items() if v in self.readers)
+        return sum(map(len, self.on.values())) * (self.network.size(self.network.input) + kept)
+
+    @property
     def merged_work(self) -> int:
         """The multiplications of a pass where all that is on is multiplied out, at most."""
         sizes = [len(kept) for kept in self.kept.values()]
@@ -93,33 +105,29 @@ class _Left:
         parts = [starts[self.readers[v]] + part for v, parts in chosen.items() if v in self.readers for part in parts]
         return np.concatenate([np.arange(self.network.size(self.network.input)), *parts])
 
-    def forms(self, value: str, entries: Places) -> Forms:
+    def forms(self, value: str, entries: Places) -> SparseForms:
         """Of some entries of a watched value."""
-        if value not in self.readers:
-            return entry_forms(self.network, value, torch.from_numpy(entries))
-        every = read_forms(self.network)
-        assert every is not None
-        return Forms(every[value].matrix[entries], every[value].shift[entries])
+        return known_forms(self.network).of(value, entries)
 
 
 def _without(left: _Left) -> Cut:
     """Leave out the neurons that are off."""
     columns = left.columns({v: (left.kept[v], left.on[v]) for v in left.kept})
-    return lambda forms: Forms(forms.matrix[:, columns], forms.shift)
+    return lambda forms: SparseForms(forms.matrix[:, columns], forms.shift)
 
 
 def _merging(left: _Left) -> Cut:
     """Leave out the neurons that are off, and put the forms of those that are on in their places."""
     columns, starts = left.columns({v: (left.kept[v],) for v in left.kept}), starts_of(left.network)
-    known: list[tuple[Places, Forms]] = []
+    known: list[tuple[Places, SparseForms]] = []
 
-    def cut(forms: Forms) -> Forms:
+    def cut(forms: SparseForms) -> SparseForms:
         matrix, shift = forms.matrix[:, columns], forms.shift
         for places, those in known:
             part = forms.matrix[:, places]
             if part.nnz:
                 matrix, shift = csr_array(matrix + part @ those.matrix), shift + part @ those.shift
-        return Forms(matrix, shift)
+        return SparseForms(matrix, shift)
 
     for value, on in left.on.items():
         if len(on):
@@ -132,12 +140,8 @@ class _Reduction:
 
     def __init__(self, left: _Left, cut: Cut, passed_on: Mapping[str, Places]) -> None:
         self.left, self.cut = left, cut
+        self.work = 0  # the multiplications of a pass
         self.blocks = self._blocks(passed_on)
-
-    @property
-    def work(self) -> int:
-        """The multiplications of a pass."""
-        return sum(block.work for block in self.blocks)
 
     def _blocks(self, passed_on: Mapping[str, Places]) -> tuple[Block, ...]:
         blocks: list[Block] = []
@@ -145,19 +149,23 @@ class _Reduction:
         inputs = self.left.network.size(self.left.network.input)
         for value, kept in self.left.kept.items():
             entries = np.concatenate([kept, passed_on[value]])
-            if not len(entries):
+            if not len(entries) or self.work > MOST_WORK:
                 continue
             forms = self.cut(self.left.forms(value, entries))
             of_carried = csr_array(forms.matrix[:, inputs:])
             columns = _used(of_carried)
+            of_inputs, of_carried = csr_array(forms.matrix[:, :inputs]), csr_array(of_carried[:, columns])
+            self.work += work_of(of_inputs) + work_of(of_carried)
+            if self.work > MOST_WORK:
+                continue
             read = value in self.left.readers
             block = Block(
                 slice(watched, watched + len(kept)),
                 slice(active, active + len(kept)) if read else None,
                 slice(carried, carried + len(entries)) if read else None,
                 columns,
-                _map(forms.matrix[:, :inputs]),
-                _map(of_carried[:, columns]),
+                _map(of_inputs),
+                _map(of_carried),
                 torch.from_numpy(forms.shift).float(),
                 value,
                 torch.from_numpy(kept),
@@ -192,14 +200,14 @@ class _Reduction:
             torch.cat([nothing, *(torch.arange(block.watched.start, block.watched.stop) for block in read)]),
         )
 
-    def _cut_rows(self, rows: Rows) -> Kept:
+    def _cut_rows(self, rows: Rows) -> Forms:
         """Rows (batch, spec) over what is left, in float32."""
         matrix, shift = forms_of(self.left.network, rows)
-        forms = self.cut(Forms(csr_array(matrix.flatten(0, 1).numpy()), shift.flatten().numpy()))
+        forms = self.cut(SparseForms(csr_array(matrix.flatten(0, 1).numpy()), shift.flatten().numpy()))
         dense = torch.from_numpy(forms.matrix.toarray()).float().view(*shift.shape, -1)
         inputs = self.left.network.size(self.left.network.input)
         of_inputs = dense[..., :inputs].contiguous() if bool(dense[..., :inputs].any()) else None
-        return Kept(dense[..., inputs:].contiguous(), of_inputs, torch.from_numpy(forms.shift).float().view(shift.shape))
+        return Forms(dense[..., inputs:].contiguous(), of_inputs, torch.from_numpy(forms.shift).float().view(shift.shape))
 
 
 def _used(matrix: csr_array) -> slice:
@@ -209,4 +217,4 @@ def _used(matrix: csr_array) -> slice:
 
 
 def _map(matrix: csr_array) -> LinearMap | None:
-    return linear_map(csr_array(matrix)) if matrix.nnz else None
+    return linear_map(matrix) if matrix.nnz else None

@@ -78,12 +78,12 @@ class Roots:
     strict: Tensor
     known: Interval
     reduced: Reduced | None
-    pointless: bool
+    relations_are_goals: bool
 
     @cached_property
     def for_goals(self) -> Reduced | None:
         """The reduced network for passes from the goals."""
-        return replace(self.reduced, atoms=None) if self.reduced is not None and self.pointless else self.reduced
+        return replace(self.reduced, atoms=None) if self.reduced is not None and self.relations_are_goals else self.reduced
 
     def to(self, dtype: torch.dtype) -> "Roots":
         """The same in another precision; the box is rounded outward."""
@@ -264,7 +264,7 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         _above(roots.known[1], single),
         _flat(roots, choices).to(single),
         multipliers.to(single),
-        relations[:, 0].to(single) * (not roots.pointless),
+        relations[:, 0].to(single) * (not roots.relations_are_goals),
         roots.free.expand(count, -1).clone(),
         goals.bounds[rows].to(single),
         torch.full((count, 1), -1),

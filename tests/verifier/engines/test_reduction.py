@@ -23,8 +23,9 @@ def both(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch):
         return None
     goals = bound_goals(batch, [GoalRow(k, g.goals[0]) for k, g in enumerate(firsts)], steps=2, target=torch.inf)
     merged = roots_of(batch, merged=True)
-    monkeypatch.setattr("verifier.engines.reduction._Left.merged_work", float("inf"))
-    passing = roots_of(batch)
+    with monkeypatch.context() as patch:
+        patch.setattr("verifier.engines.reduction._Left.multiplied_out", float("inf"))
+        passing = roots_of(batch)
     return passing, merged, start(passing, goals, range(len(firsts)))
 
 
@@ -55,3 +56,18 @@ def test_the_cheaper_way_is_taken() -> None:
         if reduced is not None:
             taken[reduced.width == len(reduced.read)] += 1
     assert taken[True] and taken[False], "nothing to choose between"
+
+
+def test_what_is_too_large_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = start_batch(groups(random_query("deep", seed=1)))
+    firsts = tuple(Group(g.query, g.disjuncts, g.common, g.goals[:1]) for g in batch.groups)
+    batch = replace(batch, groups=firsts)
+    assert roots_of(batch).reduced is not None
+    for limit in ("MOST_FORMED", "MOST_WORK"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"verifier.engines.reduction.{limit}", 1)
+            assert roots_of(batch).reduced is None
+    with monkeypatch.context() as patch:
+        patch.setattr("verifier.engines.reduction.MOST_MERGED", -1)
+        assert roots_of(batch, merged=True).reduced is None
+        assert roots_of(batch).reduced is not None

@@ -12,7 +12,7 @@ from verifier.engines.bound import Bounder, bound_goals, start_batch, tighten
 from verifier.engines.branching import split_scores
 from verifier.engines.climbing import acting, climb, evaluate, with_branches
 from verifier.engines.problem import Batch, GoalRow, Group, groups
-from verifier.engines.reduced import Reduced, goals_of, gradients, passed
+from verifier.engines.reduced import Reduced, gradients, passed
 from verifier.engines.reduced_bounds import bound_entries
 from verifier.engines.subproblems import Roots, Subproblems, children, exact_where_linear, pushed, roots_of, start, whole
 from verifier.evaluate import evaluate as values_at
@@ -47,7 +47,7 @@ def mixed(roots: Roots, subs: Subproblems) -> Subproblems:
     subs = replace(
         subs,
         slopes=torch.rand_like(subs.slopes),
-        relations=torch.rand_like(subs.relations) * (not roots.pointless),
+        relations=torch.rand_like(subs.relations) * (not roots.relations_are_goals),
         multipliers=multipliers.clamp(min=0) * below + multipliers.clamp(max=0) * above,
     )
     return exact_where_linear(roots, subs)
@@ -71,7 +71,7 @@ def test_bounds_and_gradients_agree_with_the_whole_network(kind: str, seed: int)
     roots, subs = case
     assert roots.reduced is not None
     point = climbing._point(subs)
-    found = passed(roots.reduced, point, goals_of(roots.reduced, subs.tree))
+    found = passed(roots.reduced, point, roots.reduced.goal[subs.tree])
     own = gradients(roots.reduced, point, found)
     exact, wide = unpushed(roots, subs)
     leaves = [p.clone().requires_grad_() for p in (wide.slopes, wide.multipliers, wide.relations)]
