@@ -270,14 +270,17 @@ class BoxSearch:
         return left & ~refuted
 
     def _close_climbed(self, boxes: _Open, worst: Tensor, weights: Tensor, climbed: Climbed, sure: Tensor) -> None:
-        for row in sure.nonzero()[:, 0].tolist():
-            plain = self.close_of(self.disjuncts[int(worst[row])], weights[row])
-            slopes, upper_slopes = (
-                {name: tensor[row : row + 1].double().numpy().copy() for name, tensor in side.items()}
-                for side in (climbed.slopes, climbed.upper_slopes)
-            )
-            relaxation = replace(plain.relaxation, slopes=slopes, upper_slopes=upper_slopes)
-            self.tree.close_by(int(boxes.node[row]), replace(plain, relaxation=relaxation))
+        rows = sure.nonzero()[:, 0]
+        slopes, upper_slopes = (
+            {name: tensor[rows].double().numpy() for name, tensor in side.items()}
+            for side in (climbed.slopes, climbed.upper_slopes)
+        )
+        columns = (boxes.node[rows].tolist(), worst[rows].tolist(), weights[rows])
+        for k, (node, d, row) in enumerate(zip(*columns, strict=True)):
+            plain = self.close_of(self.disjuncts[d], row)
+            own, above = ({name: array[k : k + 1] for name, array in side.items()} for side in (slopes, upper_slopes))
+            relaxation = replace(plain.relaxation, slopes=own, upper_slopes=above)
+            self.tree.close_by(node, replace(plain, relaxation=relaxation))
 
     def close_of(self, disjunct: int, weights: Tensor) -> Close:
         """The close by a weighted sum of goals, with default slopes; those by one goal are shared."""

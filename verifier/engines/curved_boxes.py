@@ -23,7 +23,7 @@ from verifier.engines.problem import Batch, Goal, goal_rows
 from verifier.evaluate import evaluate
 from verifier.network import Network
 
-BOXES_AT_ONCE = 256
+BOXES_AT_ONCE = 4096
 ENTRIES_AT_ONCE = 2**22  # of the largest coefficient tensor
 NEAR = 1.0  # of an atom's own size: it pays wherever the bound is above 0 at the center of the box
 ROUNDING = 1e-10  # relative; what the replay may charge, and more
