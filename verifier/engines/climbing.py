@@ -128,14 +128,18 @@ def _value(problem: _Problem, choices: Choices, seen: dict[str, Tensor] | None =
 def climb(
     roots: Roots, subs: Subproblems, *, steps: int, target: float, out_of_time: Clock, rate: float = SLOPE_RATE
 ) -> Subproblems:
-    """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best."""
+    """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best.
+
+    The best choices are kept even where an inherited bound is above theirs, so that what comes after begins from them: bounds
+    of neurons that were proved again may make the choices behind that bound worse, although it holds.
+    """
     if roots.for_goals is not None:
         return _climb_reduced(roots, roots.for_goals, subs, steps, target, out_of_time, rate)
     problem, used, sides = _problem(roots, subs), _used(roots, subs), acting(subs)
     units, between = roots.units[subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE), limits_of(roots, subs)
     parameters = [p.clone().requires_grad_() for p in (subs.slopes, subs.multipliers, subs.relations)]
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-    best, kept = subs.bound, [p.detach().clone() for p in parameters]
+    best, kept = torch.full_like(subs.bound, -torch.inf), [p.detach().clone() for p in parameters]
     for step in range(steps + 1):
         value = _value(problem, _choices(roots, (parameters[0], parameters[1], parameters[2]), sides, used))
         better = value.detach() > best
@@ -147,7 +151,8 @@ def climb(
         pace = rate * DECAY**step
         _move(parameters, gradients, moments, (pace, pace * units, pace), step)
         _restrict(parameters, between, sides)
-    return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=best)
+    bound = torch.maximum(best, subs.bound)
+    return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=bound)
 
 
 def _climb_reduced(
@@ -161,13 +166,13 @@ def _climb_reduced(
         start,
         cut=subs.cut,
         units=units,
-        best=subs.bound,
         steps=steps,
         target=target,
         out_of_time=out_of_time,
         rate=rate,
     )
-    return replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=best)
+    bound = torch.maximum(best, subs.bound)
+    return replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound)
 
 
 @torch.no_grad()
@@ -178,7 +183,6 @@ def climb_point(
     *,
     cut: Tensor | None,
     units: Tensor,
-    best: Tensor,
     steps: int,
     target: float,
     out_of_time: Clock,
@@ -186,8 +190,7 @@ def climb_point(
 ) -> tuple[Tensor, Point]:
     """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point.
 
-    cut: (count or 1, watched), where multipliers may act, None for nowhere; units: of their steps, (count or 1, watched); best:
-    what the choices must beat to be taken.
+    cut: (count or 1, watched), where multipliers may act, None for nowhere; units: of their steps, (count or 1, watched).
     """
     between, above = limits(reduced, point.low, point.high), lines_above(reduced, point)
     cut = torch.zeros(1, len(reduced.watched), dtype=torch.bool) if cut is None else cut
@@ -196,7 +199,7 @@ def climb_point(
     sides, units = ((cuts & (high > 0)).float(), (cuts & (low < 0)).float()), point.at_cuts(units)
     parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations)]
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-    kept = [p.clone() for p in parameters]
+    best, kept = torch.full((len(point.tree),), -torch.inf), [p.clone() for p in parameters]
     for step in range(steps + 1):
         at = _with(point, parameters)
         result = passed(reduced, at, start, above)

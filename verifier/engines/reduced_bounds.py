@@ -56,14 +56,12 @@ def bound_entries(
     _warm(reduced, batch, value, columns, point)
     own = None if cut is None else cut[rows.tree] if len(cut) > 1 else cut
     units = torch.ones(1, 1) if cut is None else _units(reduced, point, start)
-    best = torch.full((len(rows.tree),), -torch.inf)
     point = climb_point(
         reduced,
         _within(reduced, point),
         start,
         cut=own,
         units=units,
-        best=best,
         steps=steps,
         target=torch.inf,
         out_of_time=out_of_time,

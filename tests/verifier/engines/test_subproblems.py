@@ -204,3 +204,20 @@ def test_networks_with_other_nodes_are_not_reduced() -> None:
     batch = start_batch(groups(random_query("leaky", seed=0)))
     batch = replace(batch, groups=tuple(Group(g.query, g.disjuncts, g.common, g.goals[:1]) for g in batch.groups))
     assert roots_of(batch).reduced is None
+
+
+@pytest.mark.parametrize(("kind", "seed"), CASES[::3])
+def test_choices_climb_on_below_a_bound_that_was_inherited(kind: str, seed: int) -> None:
+    """Else a child begins each time anew from choices that bounds proved again have made worse."""
+    case = planted(kind, seed)
+    if case is None:
+        return
+    roots, subs = case
+    for own, there in ((roots.to(torch.float32), subs), unpushed(roots, subs)):
+        alone = replace(there, bound=torch.full_like(there.bound, -torch.inf))
+        free = climb(own, alone, steps=8, target=torch.inf, out_of_time=lambda: False)
+        inherited = replace(there, bound=free.bound + 1)
+        found = climb(own, inherited, steps=8, target=torch.inf, out_of_time=lambda: False)
+        assert torch.equal(found.bound, inherited.bound)
+        assert torch.equal(evaluate(own, found), evaluate(own, free))
+        assert bool((evaluate(own, found) >= evaluate(own, there)).all())
