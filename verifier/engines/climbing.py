@@ -27,7 +27,7 @@ from verifier.engines.subproblems import Roots, Subproblems, bounds_of, limits_o
 from verifier.network import Network
 
 SLOPE_RATE = 0.1
-MULTIPLIER_RATE = 1.5  # in units of the coefficients that reach a value
+MULTIPLIER_RATE = 6.0  # in units of the coefficients that reach a value
 DECAY = 0.97
 
 
@@ -108,7 +108,8 @@ def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subprobl
     low, high = problem.bounds[roots.network.input]
     slope = seen[roots.network.input][:, 0] if roots.network.input in seen else torch.zeros_like(low)
     places = torch.where(best > 0, branches, -1)
-    return replace(subs, branches=places, at=at.gather(1, branches)), torch.where(slope >= 0, low, high)
+    seeds = torch.zeros(*places.shape, 2, dtype=subs.slopes.dtype)
+    return replace(subs, branches=places, at=at.gather(1, branches), seeds=seeds), torch.where(slope >= 0, low, high)
 
 
 def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
@@ -116,8 +117,23 @@ def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> t
     found = passed(reduced, point, reduced.goal[subs.tree])
     scores = loosened(reduced, point, found)
     best, places = scores.topk(min(count, scores.shape[1]), dim=1)
-    subs = replace(subs, branches=torch.where(best > 0, places, -1), at=torch.zeros_like(best))
+    seeds = _seeds(reduced, subs, found.arrived).gather(1, places[..., None].expand(-1, -1, 2))
+    subs = replace(subs, branches=torch.where(best > 0, places, -1), at=torch.zeros_like(best), seeds=seeds)
     return subs, lowest_inputs(reduced, subs.tree, found)
+
+
+def _seeds(reduced: Reduced, subs: Subproblems, arrived: Tensor) -> Tensor:
+    """What a multiplier on each entry kept begins from once it is split, (count, watched, 2) for z <= 0 and for z >= 0.
+
+    Under a coefficient a > 0 the parent took slope * z below a Relu. Its children take 0 and z, which a multiplier of a * slope
+    on z <= 0, and of a * (1 - slope) on z >= 0, turns into that line again: so they begin from the parent's bound, where lines
+    alone would lose what the slopes had gained.
+    """
+    seeds = torch.zeros(len(subs), len(reduced.watched), 2)
+    positive = arrived.clamp(min=0)
+    seeds[:, reduced.read, 0] = -positive * subs.slopes
+    seeds[:, reduced.read, 1] = positive * (1 - subs.slopes)
+    return seeds
 
 
 def _value(problem: _Problem, choices: Choices, seen: dict[str, Tensor] | None = None) -> Tensor:
@@ -152,7 +168,7 @@ def climb(
         _move(parameters, gradients, moments, (pace, pace * units, pace), step)
         _restrict(parameters, between, sides)
     bound = torch.maximum(best, subs.bound)
-    return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=bound)
+    return replace(subs, slopes=kept[0], multipliers=kept[1], relations=kept[2], bound=bound, own=best)
 
 
 def _climb_reduced(
@@ -172,7 +188,7 @@ def _climb_reduced(
         rate=rate,
     )
     bound = torch.maximum(best, subs.bound)
-    return replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound)
+    return replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound, own=best)
 
 
 @torch.no_grad()

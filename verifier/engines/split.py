@@ -44,7 +44,7 @@ from verifier.formula import Atom
 ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
 MOST_AT_ONCE = 256
 CANDIDATES = 16
-STEPS = 12
+STEPS = 20
 ROOT_STEPS = 60
 NEURON_STEPS = (3, 8, *(20,) * 10)  # of each round in which roots are bounded again
 QUICK_SPLITS = 32  # of a tree before its root is bounded better
@@ -318,8 +318,9 @@ class _Search:
                 return
             pair = children(self.roots, subs, torch.full((count,), k))
             self.splitting += self.prices.passes(len(pair))
-            bounds[:, k] = torch.maximum(evaluate(self.roots, pair), pair.bound)
-            merit = _merit(bounds[:count, k], bounds[count:, k], subs.bound, self.target)
+            own = evaluate(self.roots, pair)
+            bounds[:, k] = torch.maximum(own, pair.bound)
+            merit = _merit(own[:count], own[count:], subs.own, self.target)
             merits[:, k] = torch.where(subs.branches[:, k] < 0, -torch.inf, merit)
         if self.out_of_time():
             self.stack.append(subs)

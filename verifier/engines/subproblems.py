@@ -111,9 +111,10 @@ class Subproblems:
 
     Their axes are those of the roots' layouts, or of the entries kept where the roots are reduced.
     multipliers: on the watched values' bounds, > 0 on the lower and < 0 on the upper one; relations: on the root's relations;
-    cut: where a split or the premise cuts, so that a multiplier can help; bound: the best lower bound of the goal;
+    cut: where a split or the premise cuts, so that a multiplier can help; bound: the best lower bound of the goal, be it
+    inherited; own: what the choices gave when they were climbed to;
     branches: (count, candidates) positions on the watched axis where a split promises most, best first, -1 for none; at: the
-    numbers to split there.
+    numbers to split there; seeds: (count, candidates, 2), what the multiplier there begins from in either child.
     """
 
     tree: Tensor
@@ -125,8 +126,10 @@ class Subproblems:
     relations: Tensor
     cut: Tensor
     bound: Tensor
+    own: Tensor
     branches: Tensor
     at: Tensor
+    seeds: Tensor
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -144,7 +147,7 @@ class Subproblems:
         return self.low.gather(1, position[:, None])[:, 0], self.high.gather(1, position[:, None])[:, 0]
 
 
-FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "at")
+FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "at", "seeds")
 
 
 def joined(parts: Sequence[Subproblems]) -> Subproblems:
@@ -155,7 +158,7 @@ def joined(parts: Sequence[Subproblems]) -> Subproblems:
 def children(roots: Roots, subs: Subproblems, which: Tensor) -> Subproblems:
     """All of them with v <= at, then all with v >= at; which: (count,) number of the candidate to split.
 
-    Children keep the parent's choices and its bound, which holds for them too.
+    Children keep the parent's bound, which holds for them too, and its choices, with the multipliers that `seeds` adds.
     """
     count = torch.arange(len(subs))
     position, at = (t.gather(1, which[:, None])[:, 0] for t in (subs.branches, subs.at))
@@ -164,6 +167,8 @@ def children(roots: Roots, subs: Subproblems, which: Tensor) -> Subproblems:
     pair.low[count + len(subs), position] = at
     pair.cut[count, position] = True
     pair.cut[count + len(subs), position] = True
+    pair.multipliers[count, position] += subs.seeds[count, which, 0]
+    pair.multipliers[count + len(subs), position] += subs.seeds[count, which, 1]
     return exact_where_linear(roots, pair)
 
 
@@ -267,8 +272,10 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         relations[:, 0].to(single) * (not roots.relations_are_goals),
         roots.free.expand(count, -1).clone(),
         goals.bounds[rows].to(single),
+        goals.bounds[rows].to(single),
         torch.full((count, 1), -1),
         torch.zeros(count, 1, dtype=single),
+        torch.zeros(count, 1, 2, dtype=single),
     )
     if roots.reduced is not None:
         kept = {n: getattr(first, n)[:, roots.reduced.watched] for n in ("low", "high", "multipliers", "cut")}

@@ -221,3 +221,23 @@ def test_choices_climb_on_below_a_bound_that_was_inherited(kind: str, seed: int)
         assert torch.equal(found.bound, inherited.bound)
         assert torch.equal(evaluate(own, found), evaluate(own, free))
         assert bool((evaluate(own, found) >= evaluate(own, there)).all())
+
+
+@pytest.mark.parametrize(("kind", "seed"), CASES)
+def test_children_under_a_positive_coefficient_begin_from_their_parents_bound(kind: str, seed: int) -> None:
+    case = planted(kind, seed)
+    if case is None:
+        return
+    single = case[0].to(torch.float32)
+    subs, _ = with_branches(single, case[1], 8)
+    before = evaluate(single, subs)
+    for k in range(subs.branches.shape[1]):
+        after = evaluate(single, children(single, subs, torch.full((len(subs),), k))).view(2, -1)
+        seeded = (subs.branches[:, k] >= 0) & (subs.seeds[:, k] != 0).any(1)
+        assert bool((after >= before - 1e-4 * (1 + before.abs()))[:, seeded].all())
+
+
+def test_some_children_are_seeded_on_either_side() -> None:
+    found = [planted(kind, seed) for kind, seed in CASES]
+    seeds = [with_branches(case[0].to(torch.float32), case[1], 8)[0].seeds for case in found if case is not None]
+    assert all(any(bool((s[..., side] != 0).any()) for s in seeds) for side in (0, 1))
