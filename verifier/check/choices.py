@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Relaxation, Step
-from verifier.check.float_model import FloatModel, least_slope
+from verifier.certificate import Plane, Relaxation, Step
+from verifier.check.float_maps import Dense
+from verifier.check.float_model import FloatModel, Jump, least_slope
 from verifier.network import Node
-from verifier.ops import ACTIVATION_OPS, CURVE_OPS, Array, MaxPool, Product
+from verifier.ops import ACTIVATION_OPS, CURVE_OPS, Array, MaxPool, Product, Relu
 
 NUMBER_LIMIT = 2.0**900
 BATCH_ENTRIES = 2**22
@@ -37,7 +38,9 @@ def validated(model: FloatModel, relaxation: Relaxation, rows: int, atoms: int) 
             require(name in model.network.shapes, f"multipliers name {name!r}, which the network lacks")
         multipliers.append({name: _multipliers(a, (rows, model.network.size(name)), name) for name, a in given.items()})
     of_atoms = relaxation.atoms if np.size(relaxation.atoms) else np.zeros((rows, atoms))
-    return Relaxation(slopes, multipliers[0], multipliers[1], _multipliers(of_atoms, (rows, atoms), "the atoms"), upper_slopes)
+    planes = {name: _plane(model, name, plane, rows) for name, plane in relaxation.planes.items()}
+    kept = _multipliers(of_atoms, (rows, atoms), "the atoms")
+    return Relaxation(slopes, multipliers[0], multipliers[1], kept, upper_slopes, planes)
 
 
 def some_rows(relaxation: Relaxation, batch: slice, rows: int) -> Relaxation:
@@ -46,8 +49,12 @@ def some_rows(relaxation: Relaxation, batch: slice, rows: int) -> Relaxation:
     def cut(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
         return {name: array[batch] if len(array) == rows else array for name, array in arrays.items()}
 
+    planes = {}
+    for name, plane in relaxation.planes.items():
+        parts = cut({"shares": plane.shares, "weights": plane.weights})
+        planes[name] = Plane(plane.entries, plane.columns, parts["shares"], parts["weights"])
     sides = cut(relaxation.slopes), cut(relaxation.lower), cut(relaxation.upper)
-    return Relaxation(*sides, relaxation.atoms[batch], cut(relaxation.upper_slopes))
+    return Relaxation(*sides, relaxation.atoms[batch], cut(relaxation.upper_slopes), planes)
 
 
 def numbers(array: NDArray, what: str, *, whole: bool = False) -> NDArray:
@@ -106,6 +113,39 @@ def within_limits(model: FloatModel, name: str, values: NDArray, *, is_upper: bo
     if isinstance(node.op, ACTIVATION_OPS):
         return (values >= least_slope(node)) & (values <= 1)
     return np.zeros(values.shape, dtype=bool)
+
+
+def under_planes(model: FloatModel, name: str) -> Jump | None:
+    """The affine map under a Relu node, where planes may stand above it; None where they may not, or there is no such node."""
+    node = model.network.producers.get(name)
+    jump = model.jumps.get(node.inputs[0]) if node is not None and isinstance(node.op, Relu) else None
+    if jump is None:
+        return None
+    part = jump.mapped.parts[0]
+    return jump if isinstance(part, Dense) and part.copies == 1 else None
+
+
+def has_plane_shapes(model: FloatModel, name: str, plane: Plane, rows: int) -> bool:
+    """Whether a plane's arrays are plain, with places in range that increase, and shapes that fit."""
+    jump, types = under_planes(model, name), (plane.entries, plane.columns, plane.shares, plane.weights)
+    if jump is None or not all(type(array) is np.ndarray for array in types):
+        return False
+    if plane.entries.dtype != np.int64 or plane.columns.dtype != np.int64 or plane.shares.dtype != np.uint8:
+        return False
+    places = ((plane.entries, model.network.size(name)), (plane.columns, model.network.size(jump.source)))
+    # sound: places that increase name no entry twice
+    if not all(a.ndim == 1 and ((a >= 0) & (a < n)).all() and (np.diff(a) > 0).all() for a, n in places):
+        return False
+    count, fan = len(plane.entries), len(plane.columns)
+    fits = plane.shares.shape in ((1, count, fan), (rows, count, fan)) and plane.weights.shape in ((1, count), (rows, count))
+    return fits and plane.weights.dtype.kind == "f"
+
+
+def _plane(model: FloatModel, name: str, plane: Plane, rows: int) -> Plane:
+    require(type(plane) is Plane and has_plane_shapes(model, name, plane, rows), f"the planes of {name!r} do not fit there")
+    weights = numbers(plane.weights, f"the weights of the planes of {name!r}")
+    require(((weights >= 0) & (weights <= 1)).all(), f"a weight of the planes of {name!r} is outside [0, 1]")
+    return Plane(plane.entries.copy(), plane.columns.copy(), plane.shares.copy(), weights)
 
 
 def _slopes(model: FloatModel, name: str, array: NDArray, rows: int, *, is_upper: bool) -> NDArray:

@@ -6,10 +6,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Close, Relaxation
+from verifier.certificate import Close, Plane, Relaxation
 from verifier.check.boxes import Boxes
-from verifier.check.choices import NUMBER_LIMIT, within_limits
-from verifier.check.float_backward import AtomForms, Choices, Seen, lower_bounds
+from verifier.check.choices import NUMBER_LIMIT, has_plane_shapes, within_limits
+from verifier.check.float_backward import AtomForms, Choices, Planes, Seen, lower_bounds
 from verifier.check.float_model import FloatModel
 from verifier.formula import Atom
 from verifier.ops import Array, MaxPool
@@ -51,10 +51,17 @@ def _kind(close: Close, members: frozenset[int]) -> Hashable | None:
     if type(close) is not Close or type(close.relaxation) is not Relaxation or type(close.disjunct) is not int:
         return None
     given = close.relaxation
-    sides = (given.slopes, given.upper_slopes, given.lower, given.upper)
+    sides = (given.slopes, given.upper_slopes, given.lower, given.upper, given.planes)
     if close.disjunct not in members or not all(type(side) in (dict, MappingProxyType) for side in sides):
         return None
-    return (close.disjunct, *(tuple(side) for side in sides))
+    if not all(type(plane) is Plane for plane in given.planes.values()):
+        return None
+    places = tuple((_content(plane.entries), _content(plane.columns)) for plane in given.planes.values())
+    return (close.disjunct, *(tuple(side) for side in sides), places)
+
+
+def _content(array: object) -> Hashable:
+    return (array.shape, array.dtype.str, array.tobytes()) if type(array) is np.ndarray else None
 
 
 def _confirm_alike(
@@ -90,6 +97,8 @@ def _has_shapes(model: FloatModel, given: Relaxation, atoms: int) -> bool:
             is_whole = is_slopes and isinstance(network.producers[name].op, MaxPool)
             if not _is_plain(array, (1, network.size(name)), WHOLE if is_whole else FLOATS):
                 return False
+    if not all(has_plane_shapes(model, name, plane, 1) for name, plane in given.planes.items()):
+        return False
     return _is_plain(given.atoms, (1, atoms), FLOATS) or (type(given.atoms) is np.ndarray and given.atoms.size == 0)
 
 
@@ -118,7 +127,14 @@ def choices_of(given: Sequence[Relaxation], atoms: int | None = None) -> Choices
         stacked([r.upper for r in given]),
         of_atoms if of_atoms.any() else None,
         stacked([r.upper_slopes for r in given]),
+        {name: _planes([r.planes[name] for r in given]) for name in given[0].planes},
     )
+
+
+def _planes(given: Sequence[Plane]) -> Planes:
+    """Planes over the same places."""
+    shares, weights = np.stack([plane.shares for plane in given]), np.stack([plane.weights for plane in given])
+    return Planes(given[0].entries, given[0].columns, shares / 255.0, weights.astype(np.float64))
 
 
 def _stacked(arrays: Sequence[NDArray]) -> NDArray:
@@ -136,6 +152,8 @@ def _allowed(model: FloatModel, choices: Choices, nodes: int) -> NDArray[np.bool
     for side, is_upper in ((choices.slopes, False), (choices.upper_slopes, True)):
         for name, values in side.items():
             allowed &= within_limits(model, name, values, is_upper=is_upper).all(axis=(1, 2))
+    for planes in choices.planes.values():
+        allowed &= ((planes.weights >= 0) & (planes.weights <= 1)).all(axis=(1, 2))
     for values in (*choices.lower.values(), *choices.upper.values(), *(() if choices.atoms is None else (choices.atoms,))):
         allowed &= ((values >= 0) & (values <= NUMBER_LIMIT)).all(axis=(1, 2))
     return allowed

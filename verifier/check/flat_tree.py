@@ -6,14 +6,16 @@ names, shapes and types, are kept together, each array that several share once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Close, Group, ProofNode, Relaxation, Split, Step
+from verifier.certificate import Close, Group, Plane, ProofNode, Relaxation, Split, Step
 
 ROLES = ("slopes", "upper_slopes", "lower", "upper")
+OF_PLANES = tuple(field.name for field in fields(Plane))
 Store = Callable[[NDArray], str]
 Load = Callable[[str], NDArray]
 Kind = tuple[tuple[str, str, tuple[int, ...], str], ...]
@@ -98,7 +100,10 @@ def _taken(items: list[Any], count: int) -> tuple[Any, ...]:
 
 def _arrays_of(relaxation: Relaxation) -> dict[tuple[str, str], NDArray]:
     found = {(role, name): array for role in ROLES for name, array in getattr(relaxation, role).items()}
-    return {**found, ("atoms", ""): relaxation.atoms}
+    of_planes = {
+        (f"plane {part}", name): getattr(plane, part) for name, plane in relaxation.planes.items() for part in OF_PLANES
+    }
+    return {**found, **of_planes, ("atoms", ""): relaxation.atoms}
 
 
 def _relaxations_out(relaxations: Sequence[Relaxation], store: Store) -> dict[str, Any]:
@@ -138,7 +143,10 @@ def _relaxations_in(data: Mapping[str, Any], load: Load) -> list[Relaxation]:
 
 
 def _relaxation(columns: Sequence[tuple[str, str, list[NDArray], list[int]]], row: int) -> Relaxation:
-    sides: dict[str, dict[str, NDArray]] = {role: {} for role in (*ROLES, "atoms")}
+    of_planes = [f"plane {part}" for part in OF_PLANES]
+    sides: dict[str, dict[str, NDArray]] = {role: {} for role in (*ROLES, "atoms", *of_planes)}
     for role, name, arrays, which in columns:
         sides[role][name] = arrays[which[row]]
-    return Relaxation(sides["slopes"], sides["lower"], sides["upper"], sides["atoms"][""], sides["upper_slopes"])
+    planes = {name: Plane(*(sides[part][name] for part in of_planes)) for name in sides[of_planes[0]]}
+    plain = sides["slopes"], sides["lower"], sides["upper"], sides["atoms"][""], sides["upper_slopes"]
+    return Relaxation(*plain, planes)

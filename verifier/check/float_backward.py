@@ -17,13 +17,23 @@ from scipy.sparse import csr_array
 from verifier.check.bounds import combined
 from verifier.check.boxes import Boxes, Pair, middle_and_reach
 from verifier.check.exact import float_above, float_below
-from verifier.check.float_maps import FloatMap, Part, Sparse
+from verifier.check.float_maps import Dense, FloatMap, Part, Sparse
 from verifier.check.float_model import FloatModel, Jump
 from verifier.check.lines import Lines, activation_lines, constant_lines, curve_lines
 from verifier.check.rounding import FLOOR, TINY, UNIT, below, gamma, underflow
 from verifier.formula import Atom
 from verifier.network import Network, Node
 from verifier.ops import ACTIVATION_OPS, CURVE_OPS, STEP_OPS, Array, MaxPool, Product
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Planes above the entries of a Relu: shares (nodes, 1 or rows, entries, columns), weights (nodes, 1 or rows, entries)."""
+
+    entries: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    shares: Array
+    weights: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +45,7 @@ class Choices:
     upper: Mapping[str, Array] = field(default_factory=dict)
     atoms: Array | None = None
     upper_slopes: Mapping[str, NDArray] = field(default_factory=dict)
+    planes: Mapping[str, Planes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +139,8 @@ def lower_bounds(
         for node in reversed(model.network.nodes):
             coefficients = _collected(run, node.output)
             if coefficients is not None:
+                if node.output in choices.planes:
+                    coefficients = _over_planes(run, node, coefficients, choices.planes[node.output])
                 _through(run, node, coefficients, choices)
         coefficients = _collected(run, model.network.input)
         if coefficients is not None:
@@ -298,6 +311,56 @@ def _through_lines(run: _Pass, name: str, coefficients: Array, lines: Lines) -> 
         _add_products(run, np.minimum(coefficients, 0.0), lines.high_offset)
     if lines.low_offset is not None:
         _add_products(run, np.maximum(coefficients, 0.0), lines.low_offset)
+
+
+def _over_planes(run: _Pass, node: Node, coefficients: Array, planes: Planes) -> Array:
+    """Replace parts of the negative coefficients of a Relu by planes above it (lemma 5); returns what is left of them."""
+    (name,) = node.inputs
+    jump = run.model.jumps[name]
+    size = run.seen.magnitude(jump.source)
+    if not np.isfinite(size).all() or not len(planes.entries):
+        return coefficients
+    dense = jump.mapped.parts[0]
+    assert isinstance(dense, Dense), "planes stand above one dense map"
+    weight, bias = dense.rows(planes.entries), jump.mapped.bias[planes.entries]
+    low, high = (side[:, None, planes.entries] for side in run.seen[name])
+    given = coefficients[..., planes.entries]
+    # sound: any part <= 0 of the coefficient may go to the plane, as long as the rest stays.
+    part = np.where((low < 0) & (high > 0), np.minimum(given, 0.0) * planes.weights, 0.0)
+    left = coefficients.copy()
+    left[..., planes.entries] = given - part
+    parted = np.where(part == 0, 0.0, np.abs(given))
+    run.earn(np.zeros(1), _charge(parted, 8 * UNIT * run.seen.magnitude(node.output)[planes.entries], 2))
+    # sound: whatever floats the plane's coefficients are, its offset is found for them.
+    slopes = planes.shares * weight[:, planes.columns]
+    above = _plane_offsets(run.seen[jump.source], weight, bias, slopes, planes.columns)
+    _add_products(run, part, above)
+    moved = np.zeros((*part.shape[:2], len(size)))
+    moved[..., planes.columns] = np.matmul(part[:, :, None, :], slopes)[:, :, 0, :]
+    run.add(jump.source, moved)
+    # sound: lemma 3 with |slopes| <= |W|.
+    reach = np.abs(weight) @ size
+    terms = len(bias) + len(size)
+    run.earn(np.zeros(1), _charge(np.abs(part), gamma(terms) * reach, terms) + underflow(terms, size))
+    return left
+
+
+def _plane_offsets(source: Pair, weight: Array, bias: Array, slopes: Array, columns: NDArray[np.int64]) -> Array:
+    """At least what keeps each plane (nodes, 1 or rows, entries, columns) above 0 and W v + b; (nodes, rows, entries)."""
+    middle, reach = middle_and_reach(*source)
+    steep = weight[:, columns] - slopes
+    other = weight.copy()
+    other[:, columns] = 0.0
+    inner, outer = middle[:, None, columns, None], reach[:, None, columns, None]
+    # sound: over a box p v is at least p c - |p| r; max(0, z) is one of 0 and z, so the larger of two offsets does for both.
+    of_zero = (-np.matmul(slopes, inner) + np.matmul(np.abs(slopes), outer))[..., 0]
+    of_map = (np.matmul(steep, inner) + np.matmul(np.abs(steep), outer))[..., 0]
+    of_map = of_map + (bias + middle @ other.T + reach @ np.abs(other).T)[:, None, :]
+    # sound: lemma 5 for the rounding of all this.
+    sizes = np.abs(middle) + reach
+    terms = 4 * weight.shape[1] + 16
+    error = gamma(terms) * (np.abs(bias) + sizes @ np.abs(weight).T)[:, None, :] + underflow(terms, sizes.max(axis=0))
+    return np.asarray(np.maximum(of_zero, of_map) + 2 * error)
 
 
 def _through_product(run: _Pass, node: Node, coefficients: Array, weights: Array | None, upper_weights: Array | None) -> None:

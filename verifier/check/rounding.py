@@ -21,6 +21,11 @@ Let u = 2**-53 and eta = 2**-1075, half the smallest positive float64. Hardware 
      3 eta sum|b|;
    - for those products, with t in the second: lemma 2 with the magnitudes t + 2 |b|.
    A charge |a| @ e is a @ e - 2 n @ e, so that it is taken off by the same two products, whose errors grow by 3 gamma_k e.
+5. A plane p v + q above an activation max(0, W v + b), with |p| <= |W| entry by entry and |v - c| <= r. The numbers that q must
+   reach, -p c + |p| r and b + (W - p) c + |W - p| r, are dot products of at most 2 n terms and one sum or two, in which W - p
+   is rounded, to an error of u |W|: all in all they err by at most gamma_(2n + 8) (|b| + |W| (|c| + r)), beside underflow.
+   Where a part n <= 0 of a coefficient a goes to the plane and a - n stays, that is rounded to an error of u |a|, where n
+   is not 0: it loses that times |y|.
 
 `gamma` is four times what the lemmas ask. The excess pays for the rounding of e and of |A| @ e, which is of relative size
 k u, far below 1. Underflow is paid for apart: FLOOR, added to each entry of an e before coefficients multiply it, is 2**115 eta

@@ -37,6 +37,24 @@ class Rows:
         return Rows({v: c[entries] for v, c in self.coefficients.items()}, self.constant[entries], units)
 
 
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """What stands above some entries of a Relu, beside the chord: s W v + q over the box of v, where the Relu reads W v + b.
+
+    source: the name of v; entries (k,), columns (m,); weight: (k, size of v), bias: (k,); shares: (batch, spec or 1, k, m) in
+    [0, 1], 0 for the columns left out; weights: (batch, spec or 1, k) in [0, 1], the part of a negative coefficient that is
+    replaced by the plane.
+    """
+
+    source: str
+    entries: Tensor
+    columns: Tensor
+    weight: Tensor
+    bias: Tensor
+    shares: Tensor
+    weights: Tensor
+
+
 @dataclass(frozen=True)
 class Choices:
     """The free parameters of a pass, each true for every value in its range.
@@ -44,6 +62,7 @@ class Choices:
     slopes[a]: (batch, spec or 1, size) for the output a of an activation, a curve or a Product, of what stands below it;
     upper_slopes[a]: of what stands above a curve or a Product; where left out, those of `adaptive_slopes`. lower[v], upper[v]:
     multipliers >= 0 on the bounds of v, (batch, spec, size). atoms: (batch, spec, count) multipliers >= 0 on `Atoms`.
+    planes[a]: for the output a of a Relu; only passes that are given them as they stand take them, `merged` leaves them out.
     """
 
     slopes: Mapping[str, Tensor]
@@ -51,6 +70,7 @@ class Choices:
     upper: Mapping[str, Tensor] = field(default_factory=dict)
     atoms: Tensor | None = None
     upper_slopes: Mapping[str, Tensor] = field(default_factory=dict)
+    planes: Mapping[str, Plane] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

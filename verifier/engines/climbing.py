@@ -11,7 +11,9 @@ from verifier.domains.linear import Fixed, lower_bounds
 from verifier.domains.relaxations import Interval
 from verifier.engines.bound import Clock
 from verifier.engines.branching import split_points, split_scores
+from verifier.engines.planes import WHOLE, planes_of, quantised
 from verifier.engines.reduced import (
+    LAST_RESORT,
     Forms,
     Point,
     Reduced,
@@ -23,12 +25,13 @@ from verifier.engines.reduced import (
     lowest_inputs,
     passed,
 )
-from verifier.engines.subproblems import Roots, Subproblems, bounds_of, limits_of
+from verifier.engines.subproblems import Roots, Subproblems, bounds_of, children, limits_of
 from verifier.network import Network
 
 SLOPE_RATE = 0.1
 MULTIPLIER_RATE = 6.0  # in units of the coefficients that reach a value
 DECAY = 0.97
+MOMENTUM = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +83,35 @@ def _used(roots: Roots, subs: Subproblems) -> tuple[str, ...]:
 def evaluate(roots: Roots, subs: Subproblems) -> Tensor:
     """The bounds (count,) that the choices give."""
     if roots.for_goals is not None:
-        return passed(roots.for_goals, gathered(_point(subs), subs.cut), roots.for_goals.goal[subs.tree]).bounds
+        point = gathered(_point(roots.for_goals, subs), subs.cut)
+        return passed(roots.for_goals, point, roots.for_goals.goal[subs.tree]).bounds
     return _value(_problem(roots, subs), _choices_of(roots, subs))
 
 
+@torch.no_grad()
+def evaluate_children(roots: Roots, subs: Subproblems, first: int, count: int) -> Tensor:
+    """The bounds (2, subproblems, count) that the choices give in both children of some candidates, counted from the first."""
+    if roots.for_goals is None or not roots.fans:
+        pairs = [children(roots, subs, torch.full((len(subs),), first + k)) for k in range(count)]
+        return torch.stack([evaluate(roots, pair).view(2, -1) for pair in pairs], -1)
+    # the children of one subproblem share its planes, which are the most of a pass
+    each = torch.arange(len(subs)).repeat_interleave(count)
+    pair = children(roots, replace(subs, shares=subs.shares[:, :0]).take(each), first + torch.arange(count).repeat(len(subs)))
+    bounds = []
+    for half in torch.arange(len(pair)).chunk(2):
+        own = replace(pair.take(half), shares=subs.shares)
+        bounds.append(evaluate(roots, own).view(-1, count))
+    return torch.stack(bounds)
+
+
 def _choices_of(roots: Roots, subs: Subproblems) -> Choices:
-    return _choices(roots, (subs.slopes, subs.multipliers, subs.relations), acting(subs), _used(roots, subs))
+    choices = _choices(roots, (subs.slopes, subs.multipliers, subs.relations), acting(subs), _used(roots, subs))
+    return replace(choices, planes=planes_of(roots.fans, bounds_of(roots, subs), subs.shares, subs.weights))
 
 
-def _point(subs: Subproblems) -> Point:
-    return Point(subs.tree, subs.low, subs.high, subs.slopes, subs.multipliers, subs.relations)
+def _point(reduced: Reduced, subs: Subproblems) -> Point:
+    point = Point(subs.tree, subs.low, subs.high, subs.slopes, subs.multipliers, subs.relations)
+    return replace(point, shares=subs.shares / WHOLE, weights=subs.weights) if reduced.fans else point
 
 
 @torch.no_grad()
@@ -113,9 +135,13 @@ def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subprobl
 
 
 def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:
-    point = gathered(_point(subs), subs.cut)
+    point = gathered(_point(reduced, subs), subs.cut)
     found = passed(reduced, point, reduced.goal[subs.tree])
     scores = loosened(reduced, point, found)
+    if reduced.fans:
+        read = torch.zeros_like(scores)
+        read[:, reduced.read] = subs.loose
+        scores = torch.where(scores > 0, read.clamp(min=0) + LAST_RESORT * scores, 0.0)
     best, places = scores.topk(min(count, scores.shape[1]), dim=1)
     seeds = _seeds(reduced, subs, found.arrived).gather(1, places[..., None].expand(-1, -1, 2))
     subs = replace(subs, branches=torch.where(best > 0, places, -1), at=torch.zeros_like(best), seeds=seeds)
@@ -176,9 +202,9 @@ def _climb_reduced(
 ) -> Subproblems:
     units = roots.units[:, reduced.watched][subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE)
     start = reduced.goal[subs.tree]
-    best, point = climb_point(
+    best, point, loose = climb_point(
         reduced,
-        _point(subs),
+        _point(reduced, subs),
         start,
         cut=subs.cut,
         units=units,
@@ -188,7 +214,10 @@ def _climb_reduced(
         rate=rate,
     )
     bound = torch.maximum(best, subs.bound)
-    return replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound, own=best)
+    found = replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound, own=best)
+    if point.shares is None or point.weights is None:
+        return found
+    return replace(found, shares=quantised(point.shares), weights=point.weights, loose=loose)
 
 
 @torch.no_grad()
@@ -203,17 +232,20 @@ def climb_point(
     target: float,
     out_of_time: Clock,
     rate: float = SLOPE_RATE,
-) -> tuple[Tensor, Point]:
-    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point.
+) -> tuple[Tensor, Point, Tensor]:
+    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point; and how
+    much each activation cost in the mean over the later half of the steps, (count, sloped).
 
     cut: (count or 1, watched), where multipliers may act, None for nowhere; units: of their steps, (count or 1, watched).
     """
     between, above = limits(reduced, point.low, point.high), lines_above(reduced, point)
+    loose, counted = torch.zeros(len(point.tree), len(reduced.sloped)), 0
     cut = torch.zeros(1, len(reduced.watched), dtype=torch.bool) if cut is None else cut
     point = gathered(point, cut)
     cuts, low, high = point.at_cuts(cut), point.at_cuts(point.low), point.at_cuts(point.high)
     sides, units = ((cuts & (high > 0)).float(), (cuts & (low < 0)).float()), point.at_cuts(units)
-    parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations)]
+    of_planes = [] if point.shares is None or point.weights is None else [point.shares, point.weights]
+    parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations, *of_planes)]
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
     best, kept = torch.full((len(point.tree),), -torch.inf), [p.clone() for p in parameters]
     for step in range(steps + 1):
@@ -225,15 +257,19 @@ def climb_point(
         if step == steps or bool((best > target).all()) or out_of_time():
             break
         pace = rate * DECAY**step
-        _move(parameters, gradients(reduced, at, result), moments, (pace, pace * units, pace), step)
+        found = gradients(reduced, at, result)
+        if 2 * step >= steps:
+            loose, counted = loose + found.loose, counted + 1
+        _move(parameters, found.parts, moments, (pace, pace * units, pace, pace, pace)[: len(parameters)], step)
         _restrict(parameters, between, sides)
-    found = _with(point, kept)
-    return best, replace(found, multipliers=found.every_multiplier(), places=None)
+    last = _with(point, kept)
+    return best, replace(last, multipliers=last.every_multiplier(), places=None), loose / max(1, counted)
 
 
 def _with(point: Point, parameters: Sequence[Tensor]) -> Point:
-    slopes, multipliers, relations = parameters
-    return replace(point, slopes=slopes, multipliers=multipliers, relations=relations)
+    slopes, multipliers, relations, *of_planes = parameters
+    shares, weights = of_planes or (None, None)
+    return replace(point, slopes=slopes, multipliers=multipliers, relations=relations, shares=shares, weights=weights)
 
 
 @torch.no_grad()
@@ -246,21 +282,28 @@ def _move(
 ) -> None:
     for parameter, gradient, moment, pace in zip(parameters, gradients, moments, paces, strict=True):
         if gradient is not None:
-            parameter.add_(_adam(moment, gradient, step) * pace)
+            _adam(parameter, moment, gradient, pace, step)
 
 
 @torch.no_grad()
 def _restrict(parameters: Sequence[Tensor], between: Interval, sides: Interval) -> None:
     """Back into the ranges of slopes and multipliers."""
-    slopes, multipliers, relations = parameters
+    slopes, multipliers, relations, *of_planes = parameters
+    for part in of_planes:
+        part.clamp_(0, 1)
     slopes.copy_(torch.maximum(torch.minimum(slopes, between[1]), between[0]))
     # sides are 0 or 1: without a lower side nothing above 0 remains, without an upper side nothing below
     multipliers.copy_(multipliers.clamp(min=0) * sides[0] + multipliers.clamp(max=0) * sides[1])
     relations.clamp_(min=0)
 
 
-def _adam(moment: tuple[Tensor, Tensor], gradient: Tensor, step: int) -> Tensor:
+def _adam(parameter: Tensor, moment: tuple[Tensor, Tensor], gradient: Tensor, pace: Tensor | float, step: int) -> None:
     first, second = moment
-    first.mul_(0.9).add_(gradient, alpha=0.1)
+    first.mul_(MOMENTUM).add_(gradient, alpha=1 - MOMENTUM)
     second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    return (first / (1 - 0.9 ** (step + 1))) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12)
+    scale = (1 - 0.999 ** (step + 1)) ** 0.5 / (1 - MOMENTUM ** (step + 1))
+    size = second.sqrt().add_(1e-12)
+    if isinstance(pace, Tensor):
+        parameter.addcdiv_(first * pace, size, value=scale)
+    else:
+        parameter.addcdiv_(first, size, value=pace * scale)

@@ -10,8 +10,9 @@ from torch import Tensor
 from verifier.certificate import Close, Relaxation
 from verifier.domains.relaxations import pool_choice
 from verifier.engines.climbing import acting
+from verifier.engines.planes import planes_of, proof_planes
 from verifier.engines.problem import Group
-from verifier.engines.subproblems import Roots, Subproblems
+from verifier.engines.subproblems import Roots, Subproblems, bounds_of
 from verifier.network import Node
 from verifier.ops import LeakyRelu, MaxPool
 
@@ -34,13 +35,14 @@ def _least_half(node: Node) -> float:
 
 def closes_of(roots: Roots, groups: Sequence[Group], subs: Subproblems) -> Iterator[Close]:
     """The close that each of some subproblems, as `stored`, proves with its choices."""
-    below, above = subs.slopes.half().split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
+    below, over = subs.slopes.half().split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
     slopes = {a: s[:, None].numpy() for a, s in roots.sloped.parts(below).items()}
     slopes.update({name: choice[:, None].numpy() for name, choice in pool_choices(roots, subs).items()})
-    upper_slopes = {a: s[:, None].numpy() for a, s in roots.upper_sloped.parts(above).items()}
+    upper_slopes = {a: s[:, None].numpy() for a, s in roots.upper_sloped.parts(over).items()}
     sides = [(sign * subs.multipliers * side).clamp(min=0) for side, sign in zip(acting(subs), (1.0, -1.0), strict=True)]
     bounds = [{v: (m[:, None].numpy(), m.any(1).tolist()) for v, m in roots.watched.parts(side).items()} for side in sides]
     relations = subs.relations.numpy()
+    planes = proof_planes(roots.fans, planes_of(roots.fans, bounds_of(roots, subs), subs.shares, subs.weights))
     for k, tree in enumerate(subs.tree.tolist()):
         group = groups[tree]
         goal = group.goals[0]
@@ -50,7 +52,8 @@ def closes_of(roots: Roots, groups: Sequence[Group], subs: Subproblems) -> Itera
         multipliers[0, atoms.index(goal.atom)] += 1.0
         lower, upper = ({v: m[k] for v, (m, used) in side.items() if used[k]} for side in bounds)
         own, own_upper = ({a: s[k] for a, s in part.items()} for part in (slopes, upper_slopes))
-        yield Close(goal.disjunct, Relaxation(own, lower, upper, multipliers, own_upper))
+        above = {a: proofs[k] for a, proofs in planes.items()}
+        yield Close(goal.disjunct, Relaxation(own, lower, upper, multipliers, own_upper, above))
 
 
 def pool_choices(roots: Roots, subs: Subproblems) -> dict[str, Tensor]:

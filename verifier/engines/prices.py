@@ -13,6 +13,7 @@ CALL = 200_000  # of a node or a block of a pass over all rows at once, whatever
 GRADIENT = 2.0  # a pass with its gradients, against one without
 TAPED = 3.0  # the same where they are taken automatically
 DOUBLE = 2.0  # float64 against float32
+OF_SHARE = 30  # of a share in a pass, which are numbers to be read and written and no matrix product
 DEPTH = 0.5  # a pass from the mean neuron, against one from the outputs
 
 
@@ -54,5 +55,8 @@ class Prices:
 
 def prices(network: Network, reduced: Reduced | None) -> Prices:
     """The prices of searches over a network."""
-    kept = None if reduced is None else Price(len(reduced.blocks), sum(block.work for block in reduced.blocks))
+    kept = None
+    if reduced is not None:
+        of_planes = OF_SHARE * sum(fan.weight.numel() for fan in reduced.fans)
+        kept = Price(len(reduced.blocks), sum(block.work for block in reduced.blocks) + of_planes)
     return Prices(kept, Price(len(network.nodes), multiplications(network)))

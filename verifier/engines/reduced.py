@@ -15,6 +15,7 @@ from torch import Tensor
 
 from verifier.domains.relaxations import Interval
 from verifier.engines.linear_map import LinearMap
+from verifier.engines.planes import Fan, FanBox, Taken, fan_box, plane_gradients, through_planes
 
 LAST_RESORT = 1e-12
 FEW = 0.25  # of the entries, up to which cuts are gathered
@@ -85,7 +86,7 @@ class Reduced:
 
     goal: (trees,) forms; atoms: (trees, count) forms, None without relations; box: center and radius, (trees, inputs), or
     (1, inputs) where all trees have the same; inputs: their number; width: that of the activations carried; read: (sloped,),
-    which of the watched entries kept each activation reads.
+    which of the watched entries kept each activation reads; fans: the planes that passes with shares take.
     """
 
     watched: Tensor
@@ -98,6 +99,7 @@ class Reduced:
     width: int
     shift: Tensor
     read: Tensor
+    fans: tuple[Fan, ...] = ()
 
     def of_read(self, every: Tensor) -> Tensor:
         """Of numbers (count, watched) those of the entries that activations read, (count, sloped)."""
@@ -109,8 +111,8 @@ class Point:
     """Subproblems with the choices of a pass, on the entries kept.
 
     low, high: (count, watched); slopes: (count, sloped); multipliers > 0 on the lower bound, < 0 on the upper one: (count,
-    cuts), of the entries at places (count, cuts), or (count, watched) where that is None; relations: (count, atoms). Bounds
-    may have one row for all.
+    cuts), of the entries at places (count, cuts), or (count, watched) where that is None; relations: (count, atoms). shares,
+    weights: those of planes, on the axes of the fans, None without planes. Bounds may have one row for all.
     """
 
     tree: Tensor
@@ -120,6 +122,8 @@ class Point:
     multipliers: Tensor
     relations: Tensor
     places: Tensor | None = None
+    shares: Tensor | None = None
+    weights: Tensor | None = None
 
     def at_cuts(self, every: Tensor) -> Tensor:
         """Of numbers (count or 1, watched) those where multipliers are."""
@@ -138,13 +142,24 @@ class Point:
 @dataclass(frozen=True, eq=False)
 class Passed:
     """bounds (count,); what arrived at each activation (count, sloped) and at the input (count, inputs); above: the lines above
-    the activations, and taken: the slopes of the lines that what arrived called for, (count, sloped)."""
+    the activations, and taken: the slopes of the lines that what arrived called for, (count, sloped); planes: those of each
+    fan, none without shares."""
 
     bounds: Tensor
     arrived: Tensor
     at_input: Tensor
-    above: Interval
+    above: "Above"
     taken: Tensor
+    planes: tuple[Taken, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Above:
+    """What stands above the activations: slope and shift of the chords (count, sloped), and what planes know of their boxes."""
+
+    slope: Tensor
+    shift: Tensor
+    boxes: tuple[FanBox, ...]
 
 
 def gathered(point: Point, cut: Tensor) -> Point:
@@ -189,14 +204,17 @@ def _started(reduced: Reduced, point: Point, start: Forms) -> Forms:
     return Forms(carried.add_(start.carried), inputs, constant + start.constant)
 
 
-def passed(reduced: Reduced, point: Point, start: Forms, above: Interval | None = None) -> Passed:
-    """One backward pass from forms (count,); above: the lines above the activations, where they are known."""
+def passed(reduced: Reduced, point: Point, start: Forms, above: Above | None = None) -> Passed:
+    """One backward pass from forms (count,); above: what stands above the activations, where it is known."""
     begun = _started(reduced, point, start)
     form, at_input, total = begun.carried, begun.inputs, begun.constant
     multipliers, some = point.every_multiplier(), point.multipliers
     # sound: multipliers >= 0 on low - v <= 0 and v - high <= 0
     total = total + (some.clamp(min=0) * point.at_cuts(point.low) + some.clamp(max=0) * point.at_cuts(point.high)).sum(1)
-    slope, shift = lines_above(reduced, point) if above is None else above
+    above = lines_above(reduced, point) if above is None else above
+    slope, shift = above.slope, above.shift
+    planes: dict[str, Taken] = {}
+    fans = {fan.value: (fan, box) for fan, box in zip(reduced.fans, above.boxes, strict=False)}
     arrived, taken = torch.empty(2, len(form), len(reduced.sloped))
     for block in reversed(reduced.blocks):
         if block.active is None or block.carried is None:
@@ -210,6 +228,17 @@ def passed(reduced: Reduced, point: Point, start: Forms, above: Interval | None 
             # sound: slope * z lies below a Relu for slopes in [0, 1], the chord above it
             line.copy_(torch.where(own >= 0, point.slopes[:, block.active], slope[:, block.active]))
             here.mul_(line).sub_(multipliers[:, block.watched])
+            if block.value in fans:
+                assert point.shares is not None and point.weights is not None, "planes have shares"
+                fan, box = fans[block.value]
+                moved, gain, planes[fan.value] = through_planes(
+                    fan, box, fan.of(point.shares), point.weights[:, fan.weights], own
+                )
+                total = total + gain
+                if fan.carried is None:
+                    at_input = moved if at_input is None else at_input + moved
+                else:
+                    form[:, fan.carried] += moved
         if block.of_carried is not None:
             block.of_carried.add_transposed(weight, form[:, block.columns])
         if block.of_inputs is not None:
@@ -223,7 +252,7 @@ def passed(reduced: Reduced, point: Point, start: Forms, above: Interval | None 
         total = total + at_input @ center[0] - at_input.abs() @ radius[0]
     else:
         total = total + (at_input * center).sum(1) - (at_input.abs() * radius).sum(1)
-    return Passed(total, arrived, at_input, (slope, shift), taken)
+    return Passed(total, arrived, at_input, above, taken, tuple(planes[fan.value] for fan in reduced.fans if planes))
 
 
 def _box(reduced: Reduced, tree: Tensor) -> Interval:
@@ -238,20 +267,54 @@ def lowest_inputs(reduced: Reduced, tree: Tensor, found: Passed) -> Tensor:
     return torch.addcmul(center, found.at_input.sign(), radius, value=-1)
 
 
-def lines_above(reduced: Reduced, point: Point) -> Interval:
-    """Slope and intercept of the lines above the activations, (count, sloped)."""
+def lines_above(reduced: Reduced, point: Point) -> Above:
+    """What stands above the activations; planes where the point has shares of them."""
     low, high = reduced.of_read(point.low), reduced.of_read(point.high)
     open_ = (low < 0) & (high > 0)
     slope = torch.where(open_, high / (high - low).masked_fill(~open_, 1.0), (low >= 0).to(low.dtype))
-    return slope, torch.where(open_, -low * slope, 0.0)
+    shift = torch.where(open_, -low * slope, 0.0)
+    if point.shares is None:
+        return Above(slope, shift, ())
+    boxes = []
+    for fan in reduced.fans:
+        if fan.watched is None:
+            center, radius = _box(reduced, point.tree)
+            box = (center - radius, center + radius)
+        else:
+            box = (point.low[:, fan.watched].clamp(min=0), point.high[:, fan.watched].clamp(min=0))
+        boxes.append(fan_box(fan, (slope[:, fan.active], shift[:, fan.active]), point.tree, box))
+    return Above(slope, shift, tuple(boxes))
 
 
-def gradients(reduced: Reduced, point: Point, found: Passed) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the bounds, in slopes, multipliers and relations: what the constraints say at the minimising input."""
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Of bounds in the choices of a point: what the constraints say at the minimising input. loose: (count, sloped), how much
+    of the bound each activation costs there, since it is replaced by what stands below or above it."""
+
+    slopes: Tensor
+    multipliers: Tensor
+    relations: Tensor
+    shares: Tensor | None
+    weights: Tensor | None
+    loose: Tensor
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """In the order of the choices; without those of planes where there are none."""
+        parts = (self.slopes, self.multipliers, self.relations, self.shares, self.weights)
+        return [part for part in parts if part is not None]
+
+
+def gradients(reduced: Reduced, point: Point, found: Passed) -> Gradients:
+    """By the walk forward from the minimising input."""
     inputs = lowest_inputs(reduced, point.tree, found)
     carried = torch.empty(len(inputs), reduced.width)
     reached = torch.empty(len(inputs), len(reduced.watched))
-    shift = found.above[1] * (found.arrived < 0)
+    shift = found.above.shift * (found.arrived < 0)
+    loose = torch.empty(len(inputs), len(reduced.sloped))
+    fans = {fan.value: k for k, fan in enumerate(reduced.fans)} if found.planes else {}
+    of_shares = None if point.shares is None else torch.empty_like(point.shares)
+    of_weights = None if point.weights is None else torch.empty_like(point.weights)
     for block in reduced.blocks:
         every = block.shift
         if block.of_inputs is not None:
@@ -265,11 +328,21 @@ def gradients(reduced: Reduced, point: Point, found: Passed) -> tuple[Tensor, Te
             own = carried[:, block.carried]
             torch.addcmul(shift[:, block.active], found.taken[:, block.active], z, out=own[:, : block.kept])
             own[:, block.kept :] = every[:, block.kept :]
+            if block.value in fans:
+                assert point.weights is not None and of_shares is not None and of_weights is not None, "planes have shares"
+                k = fans[block.value]
+                fan, box, taken = reduced.fans[k], found.above.boxes[k], found.planes[k]
+                values, weights = inputs if fan.carried is None else carried[:, fan.carried], point.weights[:, fan.weights]
+                fan.of(of_shares)[:], of_weights[:, fan.weights], gap = plane_gradients(fan, box, taken, weights, values)
+                own[:, : block.kept] += torch.where(taken.arrived < 0, weights * gap, 0.0)
+            loose[:, block.active] = own[:, : block.kept] - z.clamp(min=0)
     of_slopes = found.arrived.clamp(min=0).mul_(reduced.of_read(reached))
     m, reached = point.multipliers, point.at_cuts(reached)
     under, over = point.at_cuts(point.low) - reached, point.at_cuts(point.high) - reached
     of_multipliers = torch.where(m > 0, under, torch.where(m < 0, over, under.clamp(min=0) + over.clamp(max=0)))
-    return of_slopes, of_multipliers, _relations_at(reduced, point, inputs, carried)
+    of_relations = _relations_at(reduced, point, inputs, carried)
+    # sound: nothing hangs on this; a lower line below costs a positive coefficient, an upper one above a negative one
+    return Gradients(of_slopes, of_multipliers, of_relations, of_shares, of_weights, -found.arrived * loose)
 
 
 def _relations_at(reduced: Reduced, point: Point, inputs: Tensor, carried: Tensor) -> Tensor:
@@ -294,7 +367,7 @@ def loosened(reduced: Reduced, point: Point, found: Passed) -> Tensor:
     """How much each entry kept loosens the bound, (count, watched), as `split_scores` measures it."""
     low, high, slope = reduced.of_read(point.low), reduced.of_read(point.high), point.slopes
     below = found.arrived.clamp(min=0) * torch.maximum((1 - slope) * high, -slope * low)
-    score = below - found.arrived.clamp(max=0) * found.above[1]
+    score = below - found.arrived.clamp(max=0) * found.above.shift
     scores = torch.zeros(len(score), len(reduced.watched))
     scores[:, reduced.read] = torch.where((low < 0) & (high > 0), score + LAST_RESORT * (high - low), 0.0)
     return scores

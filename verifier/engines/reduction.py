@@ -14,6 +14,7 @@ from verifier.domains.choices import Atoms, Rows
 from verifier.domains.relaxations import Interval, relaxed_nodes
 from verifier.engines.forms import SparseForms, forms_of, known_forms, starts_of
 from verifier.engines.linear_map import LinearMap, linear_map, work_of
+from verifier.engines.planes import Place, fans_of
 from verifier.engines.reduced import Block, Forms, Reduced
 from verifier.network import Network
 from verifier.ops import Relu
@@ -187,6 +188,11 @@ class _Reduction:
             low, high = low[:1], high[:1]
         nothing = torch.zeros(0, dtype=torch.long)
         read = [block for block in self.blocks if block.active is not None]
+        places = {
+            b.value: Place(b.watched, b.active, b.carried, b.entries)
+            for b in self.blocks
+            if b.active is not None and b.carried is not None
+        }
         return Reduced(
             torch.cat([nothing, *(block.entries + starts[block.value] for block in self.blocks)]),
             torch.cat([nothing, *(block.entries + slopes[left.readers[block.value]] for block in read)]),
@@ -198,6 +204,7 @@ class _Reduction:
             self.width,
             torch.cat([torch.zeros(0), *(block.shift for block in read)]),
             torch.cat([nothing, *(torch.arange(block.watched.start, block.watched.stop) for block in read)]),
+            fans_of(network, places, bounds),
         )
 
     def _cut_rows(self, rows: Rows) -> Forms:

@@ -17,7 +17,7 @@ from verifier.certificate import Close, ProofNode, Split, Step
 from verifier.certificate import Group as ProofGroup
 from verifier.domains.optimise import Optimised
 from verifier.engines.bound import Bounder, Clock, bound_goals, push, tighten
-from verifier.engines.climbing import climb, evaluate, with_branches
+from verifier.engines.climbing import climb, evaluate, evaluate_children, with_branches
 from verifier.engines.closing import closes_of, stored
 from verifier.engines.leaf import linear_program
 from verifier.engines.prices import prices
@@ -155,8 +155,7 @@ class _Search:
         self.bounding = self.splitting = 0.0  # work so far
         self.entries = 0
         self.nodes = [_Node() for _ in owners]
-        widest = max(batch.network.size(v) for v in batch.network.shapes)
-        self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // widest))
+        self.widest = max(batch.network.size(v) for v in batch.network.shapes)
         self._plant(batch, list(range(len(owners))))
 
     def _plant(self, batch: Batch, trees: Sequence[int]) -> None:
@@ -174,7 +173,11 @@ class _Search:
         roots = roots_of(self.batch)
         self.exact, self.roots = replace(roots, reduced=None), roots.to(torch.float32)
         self.prices = prices(batch.network, self.roots.reduced)
+        entries = self.widest + sum(fan.weight.numel() for fan in roots.fans)
+        self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // entries))
         first = start(roots, goals, chosen)
+        if roots.fans:
+            first = climb(self.roots, first, steps=ROOT_STEPS, target=self.target, out_of_time=self.out_of_time)
         first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
         self.root_bounds = first.bound
         for tree in trees:
@@ -312,16 +315,16 @@ class _Search:
         count, candidates = subs.branches.shape
         merits = torch.full((count, candidates), -torch.inf)
         bounds = torch.empty(2 * count, candidates)
-        for k in range(candidates):
+        at_once = candidates if self.roots.fans else 1
+        for k in range(0, candidates, at_once):
             if self.out_of_time():
                 self.stack.append(subs)
                 return
-            pair = children(self.roots, subs, torch.full((count,), k))
-            self.splitting += self.prices.passes(len(pair))
-            own = evaluate(self.roots, pair)
-            bounds[:, k] = torch.maximum(own, pair.bound)
-            merit = _merit(own[:count], own[count:], subs.own, self.target)
-            merits[:, k] = torch.where(subs.branches[:, k] < 0, -torch.inf, merit)
+            self.splitting += self.prices.passes(2 * count) * at_once
+            own = evaluate_children(self.roots, subs, k, at_once)
+            bounds[:, k : k + at_once] = torch.maximum(own, subs.bound[:, None]).flatten(0, 1)
+            merit = _merit(own[0], own[1], subs.own[:, None], self.target)
+            merits[:, k : k + at_once] = torch.where(subs.branches[:, k : k + at_once] < 0, -torch.inf, merit)
         if self.out_of_time():
             self.stack.append(subs)
             return

@@ -17,6 +17,7 @@ from verifier.domains.choices import Atoms, Choices, Rows, select
 from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import (
     Interval,
+    chord,
     has_slopes,
     has_upper_slopes,
     relaxed_nodes,
@@ -24,11 +25,12 @@ from verifier.domains.relaxations import (
     values_read,
 )
 from verifier.engines.bound import push
+from verifier.engines.planes import Fan, shares_at
 from verifier.engines.problem import Batch, Goals, goal_rows
 from verifier.engines.reduced import Reduced, limits
 from verifier.engines.reduction import reduce
 from verifier.network import Network
-from verifier.ops import STEP_OPS
+from verifier.ops import STEP_OPS, Relu
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Roots:
     above them. units: (trees, watched),
     typical size of the coefficients that reach a value, the unit of its multipliers. free: (watched,), where multipliers may
     always act. strict: (trees,), whether the goal is refuted by 0 itself. reduced: the network without its decided neurons, for
-    passes in float32; None where it has other nonlinear nodes than Relu.
+    passes in float32; None where it has other nonlinear nodes than Relu. fans: the planes that stand above its activations.
     """
 
     network: Network
@@ -79,6 +81,7 @@ class Roots:
     known: Interval
     reduced: Reduced | None
     relations_are_goals: bool
+    fans: tuple[Fan, ...]
 
     @cached_property
     def for_goals(self) -> Reduced | None:
@@ -113,6 +116,8 @@ class Subproblems:
     multipliers: on the watched values' bounds, > 0 on the lower and < 0 on the upper one; relations: on the root's relations;
     cut: where a split or the premise cuts, so that a multiplier can help; bound: the best lower bound of the goal, be it
     inherited; own: what the choices gave when they were climbed to;
+    shares (in 255ths), weights: those of the planes, on the axes of the fans; loose: (count, slopes), what each activation cost
+    when they were climbed to, where there are fans;
     branches: (count, candidates) positions on the watched axis where a split promises most, best first, -1 for none; at: the
     numbers to split there; seeds: (count, candidates, 2), what the multiplier there begins from in either child.
     """
@@ -127,6 +132,9 @@ class Subproblems:
     cut: Tensor
     bound: Tensor
     own: Tensor
+    shares: Tensor
+    weights: Tensor
+    loose: Tensor
     branches: Tensor
     at: Tensor
     seeds: Tensor
@@ -147,7 +155,7 @@ class Subproblems:
         return self.low.gather(1, position[:, None])[:, 0], self.high.gather(1, position[:, None])[:, 0]
 
 
-FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "at", "seeds")
+FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "weights", "loose", "at", "seeds")
 
 
 def joined(parts: Sequence[Subproblems]) -> Subproblems:
@@ -221,6 +229,7 @@ def roots_of(batch: Batch, *, merged: bool = False) -> Roots:
     rows = goal_rows(network, goals)
     parts = dict(zip(watched.names, free.split(watched.sizes), strict=True))
     known = [torch.cat([batch.bounds[v][side] for v in watched.names], 1) for side in (0, 1)]
+    reduced = reduce(network, batch.bounds, parts, rows, batch.atoms, merged=merged)
     return Roots(
         network,
         watched,
@@ -233,8 +242,9 @@ def roots_of(batch: Batch, *, merged: bool = False) -> Roots:
         free,
         torch.tensor([atom.strict for atom in goals]),
         (known[0], known[1]),
-        reduce(network, batch.bounds, parts, rows, batch.atoms, merged=merged),
+        reduced,
         all(set(group.relations) <= {goal} for group, goal in zip(batch.groups, goals, strict=True)),
+        () if reduced is None else reduced.fans,
     )
 
 
@@ -273,6 +283,9 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         roots.free.expand(count, -1).clone(),
         goals.bounds[rows].to(single),
         goals.bounds[rows].to(single),
+        torch.zeros(count, 0, dtype=torch.uint8),
+        torch.zeros(count, 0, dtype=single),
+        torch.zeros(count, 0, dtype=single),
         torch.full((count, 1), -1),
         torch.zeros(count, 1, dtype=single),
         torch.zeros(count, 1, 2, dtype=single),
@@ -280,6 +293,10 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
     if roots.reduced is not None:
         kept = {n: getattr(first, n)[:, roots.reduced.watched] for n in ("low", "high", "multipliers", "cut")}
         first = replace(first, slopes=first.slopes[:, roots.reduced.sloped], **kept)
+        if roots.fans:
+            slope = chord(Relu(), roots.reduced.of_read(first.low), roots.reduced.of_read(first.high))[0]
+            shares, weights = shares_at(roots.fans, slope)
+            first = replace(first, shares=shares, weights=weights, loose=torch.zeros_like(slope))
     return exact_where_linear(roots, first)
 
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 from laws.networks import ALL_KINDS, random_network, sample_box
 
-from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split
+from verifier.certificate import Certificate, Close, Group, Plane, ProofNode, Relaxation, Split
 from verifier.check import check, curves, float_backward, lines
+from verifier.check.choices import under_planes
+from verifier.check.float_model import prepare_floats
 from verifier.evaluate import output
 from verifier.formula import atom
-from verifier.network import Network
+from verifier.network import Network, Node
 from verifier.ops import ACTIVATION_OPS, CURVE_OPS, LeakyRelu, MaxPool, Product
 from verifier.query import Query
 from verifier.region import Box
@@ -41,7 +43,24 @@ def relaxation(network: Network, rng: np.random.Generator) -> Relaxation:
         for side in held:
             if rng.random() < 0.1:
                 side[node.output] = rng.exponential(size=(1, size)) * (rng.random((1, size)) < 0.2) * 0.1
-    return Relaxation(slopes, held[0], held[1], np.full((1, 1), rng.choice([1.0, 0.3])), upper_slopes)
+    planes = {node.output: plane(network, node, rng) for node in network.nodes if takes_planes(network, node.output)}
+    return Relaxation(slopes, held[0], held[1], np.full((1, 1), rng.choice([1.0, 0.3])), upper_slopes, planes)
+
+
+def takes_planes(network: Network, name: str) -> bool:
+    return under_planes(prepare_floats(network), name) is not None
+
+
+def plane(network: Network, node: Node, rng: np.random.Generator, *, rows: int = 1) -> Plane:
+    """Random shares of some columns, often 0 or 1, above some entries."""
+    jump = under_planes(prepare_floats(network), node.output)
+    assert jump is not None
+    entries, columns = (
+        np.flatnonzero(rng.random(size) < 0.7) for size in (network.size(node.output), network.size(jump.source))
+    )
+    shape = (rows, len(entries), len(columns))
+    shares = np.where(rng.random(shape) < 0.5, rng.integers(0, 256, size=shape), 255 * rng.integers(0, 2, size=shape))
+    return Plane(entries, columns, shares.astype(np.uint8), rng.choice([0.5, 1.0, 0.3, 0.0], size=(rows, len(entries))))
 
 
 def wrong_and_right(kind: str, seeds: range) -> tuple[int, int]:
@@ -87,6 +106,12 @@ def outside(run, node, coefficients, weights, upper_weights) -> None:
     through(run, node, coefficients, np.full((1, 1, 1), -1.0), np.full((1, 1, 1), 2.0))
 
 
+def for_zero_alone(source, weight, bias, slopes, columns) -> np.ndarray:
+    """Planes that stay above 0, but not above what the Relu reads."""
+    return offsets(source, weight, bias - 1e9, slopes, columns)
+
+
+offsets = float_backward._plane_offsets
 through = float_backward._through_product
 wave_offset = curves._wave_offset
 
@@ -99,6 +124,7 @@ wave_offset = curves._wave_offset
         (curves, "_wave_offset", lambda op, slope, low, high, sign: wave_offset(op, slope, low, high, -sign), "waves"),
         (curves, "_wave_offset", lambda op, slope, low, high, sign: wave_offset(op, slope, low, low, sign), "waves"),
         (float_backward, "_through_product", outside, "polynomial"),
+        (float_backward, "_plane_offsets", for_zero_alone, "deep"),
     ],
 )
 def test_planted_bugs_refute_what_samples_satisfy(monkeypatch: pytest.MonkeyPatch, module, name: str, bug, kind: str) -> None:

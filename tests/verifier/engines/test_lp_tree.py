@@ -73,7 +73,7 @@ def nodes_of(node: ProofNode) -> list[ProofNode]:
 
 
 def test_trees_have_steps_below_the_root_and_are_smaller_than_without() -> None:
-    query = hard(5)
+    query = hard(2)
     found, other = search(query), search(query, engine=branch_and_bound)
     assert not found.open_bounds and accepted(query, found)
     assert 0 < sum(found.splits.values()) < sum(other.splits.values())

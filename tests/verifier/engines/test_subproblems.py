@@ -7,14 +7,24 @@ import torch
 from laws.queries import random_query
 from torch import Tensor
 
-from verifier.engines import climbing
+from verifier.engines import climbing, planes
 from verifier.engines.bound import Bounder, bound_goals, start_batch, tighten
 from verifier.engines.branching import split_scores
 from verifier.engines.climbing import acting, climb, evaluate, with_branches
 from verifier.engines.problem import Batch, GoalRow, Group, groups
 from verifier.engines.reduced import Reduced, gradients, passed
 from verifier.engines.reduced_bounds import bound_entries
-from verifier.engines.subproblems import Roots, Subproblems, children, exact_where_linear, pushed, roots_of, start, whole
+from verifier.engines.subproblems import (
+    Roots,
+    Subproblems,
+    bounds_of,
+    children,
+    exact_where_linear,
+    pushed,
+    roots_of,
+    start,
+    whole,
+)
 from verifier.evaluate import evaluate as values_at
 
 RELU_KINDS = ("deep", "conv2d", "residual")
@@ -41,8 +51,14 @@ def planted(kind: str, seed: int, *, depth: int = 2) -> tuple[Roots, Subproblems
 
 
 def mixed(roots: Roots, subs: Subproblems) -> Subproblems:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     below, above = acting(subs)
+    # half precision and 255ths, as they are stored
+    subs = replace(
+        subs,
+        shares=(torch.rand(subs.shares.shape) * planes.WHOLE).byte(),
+        weights=torch.rand_like(subs.weights).half().float(),
+    )
     multipliers = torch.randn_like(subs.multipliers)
     subs = replace(
         subs,
@@ -64,29 +80,38 @@ def test_there_is_something_to_compare() -> None:
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)
-def test_bounds_and_gradients_agree_with_the_whole_network(kind: str, seed: int) -> None:
+def test_bounds_and_gradients_agree_with_the_whole_network(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planes, "SOFT", 1e-9)
+    monkeypatch.setattr(planes, "quantised", lambda shares: shares * planes.WHOLE)
     case = planted(kind, seed)
     if case is None:
         return
     roots, subs = case
     assert roots.reduced is not None
-    point = climbing._point(subs)
+    point = climbing._point(roots.reduced, subs)
     found = passed(roots.reduced, point, roots.reduced.goal[subs.tree])
     own = gradients(roots.reduced, point, found)
     exact, wide = unpushed(roots, subs)
     leaves = [p.clone().requires_grad_() for p in (wide.slopes, wide.multipliers, wide.relations)]
     used = climbing._used(exact, wide)
     choices = climbing._choices(exact, (leaves[0], leaves[1], leaves[2]), acting(wide), used)
+    of_planes = [wide.shares.double().requires_grad_(), wide.weights.clone().requires_grad_()]
+    choices = replace(choices, planes=planes.planes_of(exact.fans, bounds_of(exact, wide), *of_planes))
     value = climbing._value(climbing._problem(exact, wide), choices)
     assert close(found.bounds, value.detach())
-    of_slopes, of_multipliers, of_relations = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    of_slopes, of_multipliers, of_relations, *expected = torch.autograd.grad(
+        value.sum(), [*leaves, *of_planes], allow_unused=True
+    )
     if of_slopes is not None:
-        assert close(own[0], of_slopes[:, roots.reduced.sloped])
+        assert close(own.slopes, of_slopes[:, roots.reduced.sloped])
     if of_multipliers is not None:
         moves = subs.multipliers != 0
-        assert close(own[1] * moves, of_multipliers[:, roots.reduced.watched] * moves)
+        assert close(own.multipliers * moves, of_multipliers[:, roots.reduced.watched] * moves)
     if of_relations is not None:
-        assert close(own[2], of_relations)
+        assert close(own.relations, of_relations)
+    if roots.fans:
+        assert own.shares is not None and own.weights is not None
+        assert close(own.shares, expected[0] * planes.WHOLE) and close(own.weights, expected[1])
 
 
 def unpushed(roots: Roots, subs: Subproblems) -> tuple[Roots, Subproblems]:
