@@ -23,6 +23,7 @@ ENGINES: Mapping[str, tuple[Turn, ...]] = {
         Turn("smt", 0.1, at_least_s=2.0, at_most_s=2.0, most_cases=12),
         Turn("boxes", 0.2, at_least_s=2.0, at_most_s=30.0, splits=4000, most_inputs=12),
         Turn("climb", 0.1, at_least_s=2.0),
+        Turn("split", 0.45, most_cases=150),
         Turn("lp", 0.8, most_cases=150),
         Turn("smt", 0.1, at_most_s=2.0, most_cases=150),
         Turn("falsify", 0.05, at_least_s=1.0, rounds=6),
