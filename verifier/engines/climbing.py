@@ -13,7 +13,6 @@ from verifier.engines.bound import Clock
 from verifier.engines.branching import split_points, split_scores
 from verifier.engines.planes import WHOLE, planes_of, quantised
 from verifier.engines.reduced import (
-    LAST_RESORT,
     Forms,
     Point,
     Reduced,
@@ -28,7 +27,7 @@ from verifier.engines.reduced import (
 from verifier.engines.subproblems import Roots, Subproblems, bounds_of, children, limits_of
 from verifier.network import Network
 
-SLOPE_RATE = 0.1
+SLOPE_RATE = 0.1  # the first step of a short climb, and what is left of a step after each
 MULTIPLIER_RATE = 6.0  # in units of the coefficients that reach a value
 DECAY = 0.97
 MOMENTUM = 0.7
@@ -138,10 +137,6 @@ def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> t
     point = gathered(_point(reduced, subs), subs.cut)
     found = passed(reduced, point, reduced.goal[subs.tree])
     scores = loosened(reduced, point, found)
-    if reduced.fans:
-        read = torch.zeros_like(scores)
-        read[:, reduced.read] = subs.loose
-        scores = torch.where(scores > 0, read.clamp(min=0) + LAST_RESORT * scores, 0.0)
     best, places = scores.topk(min(count, scores.shape[1]), dim=1)
     seeds = _seeds(reduced, subs, found.arrived).gather(1, places[..., None].expand(-1, -1, 2))
     subs = replace(subs, branches=torch.where(best > 0, places, -1), at=torch.zeros_like(best), seeds=seeds)
@@ -168,7 +163,14 @@ def _value(problem: _Problem, choices: Choices, seen: dict[str, Tensor] | None =
 
 
 def climb(
-    roots: Roots, subs: Subproblems, *, steps: int, target: float, out_of_time: Clock, rate: float = SLOPE_RATE
+    roots: Roots,
+    subs: Subproblems,
+    *,
+    steps: int,
+    target: float,
+    out_of_time: Clock,
+    rate: float = SLOPE_RATE,
+    decay: float = DECAY,
 ) -> Subproblems:
     """Adam (Kingma and Ba 2015) on slopes and multipliers together; every subproblem keeps its best.
 
@@ -176,7 +178,7 @@ def climb(
     of neurons that were proved again may make the choices behind that bound worse, although it holds.
     """
     if roots.for_goals is not None:
-        return _climb_reduced(roots, roots.for_goals, subs, steps, target, out_of_time, rate)
+        return _climb_reduced(roots, roots.for_goals, subs, steps, target, out_of_time, (rate, decay))
     problem, used, sides = _problem(roots, subs), _used(roots, subs), acting(subs)
     units, between = roots.units[subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE), limits_of(roots, subs)
     parameters = [p.clone().requires_grad_() for p in (subs.slopes, subs.multipliers, subs.relations)]
@@ -190,7 +192,7 @@ def climb(
         if step == steps or bool((best > target).all()) or out_of_time():
             break
         gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
-        pace = rate * DECAY**step
+        pace = rate * decay**step
         _move(parameters, gradients, moments, (pace, pace * units, pace), step)
         _restrict(parameters, between, sides)
     bound = torch.maximum(best, subs.bound)
@@ -198,11 +200,11 @@ def climb(
 
 
 def _climb_reduced(
-    roots: Roots, reduced: Reduced, subs: Subproblems, steps: int, target: float, out_of_time: Clock, rate: float
+    roots: Roots, reduced: Reduced, subs: Subproblems, steps: int, target: float, out_of_time: Clock, pace: tuple[float, float]
 ) -> Subproblems:
     units = roots.units[:, reduced.watched][subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE)
     start = reduced.goal[subs.tree]
-    best, point, loose = climb_point(
+    best, point = climb_point(
         reduced,
         _point(reduced, subs),
         start,
@@ -211,13 +213,14 @@ def _climb_reduced(
         steps=steps,
         target=target,
         out_of_time=out_of_time,
-        rate=rate,
+        rate=pace[0],
+        decay=pace[1],
     )
     bound = torch.maximum(best, subs.bound)
     found = replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound, own=best)
     if point.shares is None or point.weights is None:
         return found
-    return replace(found, shares=quantised(point.shares), weights=point.weights, loose=loose)
+    return replace(found, shares=quantised(point.shares), weights=point.weights)
 
 
 @torch.no_grad()
@@ -232,14 +235,13 @@ def climb_point(
     target: float,
     out_of_time: Clock,
     rate: float = SLOPE_RATE,
-) -> tuple[Tensor, Point, Tensor]:
-    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point; and how
-    much each activation cost in the mean over the later half of the steps, (count, sloped).
+    decay: float = DECAY,
+) -> tuple[Tensor, Point]:
+    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point.
 
     cut: (count or 1, watched), where multipliers may act, None for nowhere; units: of their steps, (count or 1, watched).
     """
     between, above = limits(reduced, point.low, point.high), lines_above(reduced, point)
-    loose, counted = torch.zeros(len(point.tree), len(reduced.sloped)), 0
     cut = torch.zeros(1, len(reduced.watched), dtype=torch.bool) if cut is None else cut
     point = gathered(point, cut)
     cuts, low, high = point.at_cuts(cut), point.at_cuts(point.low), point.at_cuts(point.high)
@@ -256,14 +258,17 @@ def climb_point(
         kept = [torch.where(better[:, None], p, k) for p, k in zip(parameters, kept, strict=True)]
         if step == steps or bool((best > target).all()) or out_of_time():
             break
-        pace = rate * DECAY**step
-        found = gradients(reduced, at, result)
-        if 2 * step >= steps:
-            loose, counted = loose + found.loose, counted + 1
-        _move(parameters, found.parts, moments, (pace, pace * units, pace, pace, pace)[: len(parameters)], step)
+        pace = rate * decay**step
+        _move(
+            parameters,
+            gradients(reduced, at, result).parts,
+            moments,
+            (pace, pace * units, pace, pace, pace)[: len(parameters)],
+            step,
+        )
         _restrict(parameters, between, sides)
     last = _with(point, kept)
-    return best, replace(last, multipliers=last.every_multiplier(), places=None), loose / max(1, counted)
+    return best, replace(last, multipliers=last.every_multiplier(), places=None)
 
 
 def _with(point: Point, parameters: Sequence[Tensor]) -> Point:

@@ -22,7 +22,7 @@ from verifier.domains.relaxations import Interval, chord, relaxed_nodes
 from verifier.network import Network
 from verifier.ops import Array, Linear, Relu, Reshape, Scale
 
-MOST_SHARES = 16_000
+MOST_SHARES = 32_000
 """Of all planes of a subproblem together."""
 WHOLE = 255
 """The share 1 as it is stored."""
@@ -171,9 +171,9 @@ def proof_planes(fans: Sequence[Fan], planes: Mapping[str, Plane]) -> dict[str, 
     proofs = {}
     for fan in fans:
         plane = planes[fan.output]
-        entries, columns = fan.entries.numpy(), plane.columns.numpy()
-        shares, weights = (plane.shares * WHOLE).round().byte().numpy(), plane.weights.half().numpy()
-        proofs[fan.output] = [ProofPlane(entries, columns, *own) for own in zip(shares, weights, strict=True)]
+        entries, columns = plane.entries.numpy(), plane.columns.numpy()
+        parts = zip(quantised(plane.shares).numpy(), plane.weights.half().numpy(), strict=True)
+        proofs[fan.output] = [ProofPlane(entries, columns, *own) for own in parts]
     return proofs
 
 

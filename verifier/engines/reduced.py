@@ -288,15 +288,13 @@ def lines_above(reduced: Reduced, point: Point) -> Above:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Of bounds in the choices of a point: what the constraints say at the minimising input. loose: (count, sloped), how much
-    of the bound each activation costs there, since it is replaced by what stands below or above it."""
+    """Of bounds in the choices of a point: what the constraints say at the minimising input."""
 
     slopes: Tensor
     multipliers: Tensor
     relations: Tensor
     shares: Tensor | None
     weights: Tensor | None
-    loose: Tensor
 
     @property
     def parts(self) -> list[Tensor]:
@@ -311,7 +309,6 @@ def gradients(reduced: Reduced, point: Point, found: Passed) -> Gradients:
     carried = torch.empty(len(inputs), reduced.width)
     reached = torch.empty(len(inputs), len(reduced.watched))
     shift = found.above.shift * (found.arrived < 0)
-    loose = torch.empty(len(inputs), len(reduced.sloped))
     fans = {fan.value: k for k, fan in enumerate(reduced.fans)} if found.planes else {}
     of_shares = None if point.shares is None else torch.empty_like(point.shares)
     of_weights = None if point.weights is None else torch.empty_like(point.weights)
@@ -335,14 +332,12 @@ def gradients(reduced: Reduced, point: Point, found: Passed) -> Gradients:
                 values, weights = inputs if fan.carried is None else carried[:, fan.carried], point.weights[:, fan.weights]
                 fan.of(of_shares)[:], of_weights[:, fan.weights], gap = plane_gradients(fan, box, taken, weights, values)
                 own[:, : block.kept] += torch.where(taken.arrived < 0, weights * gap, 0.0)
-            loose[:, block.active] = own[:, : block.kept] - z.clamp(min=0)
     of_slopes = found.arrived.clamp(min=0).mul_(reduced.of_read(reached))
     m, reached = point.multipliers, point.at_cuts(reached)
     under, over = point.at_cuts(point.low) - reached, point.at_cuts(point.high) - reached
     of_multipliers = torch.where(m > 0, under, torch.where(m < 0, over, under.clamp(min=0) + over.clamp(max=0)))
     of_relations = _relations_at(reduced, point, inputs, carried)
-    # sound: nothing hangs on this; a lower line below costs a positive coefficient, an upper one above a negative one
-    return Gradients(of_slopes, of_multipliers, of_relations, of_shares, of_weights, -found.arrived * loose)
+    return Gradients(of_slopes, of_multipliers, of_relations, of_shares, of_weights)
 
 
 def _relations_at(reduced: Reduced, point: Point, inputs: Tensor, carried: Tensor) -> Tensor:

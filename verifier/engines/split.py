@@ -38,7 +38,17 @@ from verifier.engines.record import close_of as close_of_row
 from verifier.engines.record import recorded
 from verifier.engines.reduced import Reduced
 from verifier.engines.reduced_bounds import bound_entries
-from verifier.engines.subproblems import Subproblems, children, joined, narrowed, pushed, roots_of, start, whole
+from verifier.engines.subproblems import (
+    Subproblems,
+    children,
+    joined,
+    narrowed,
+    pushed,
+    roots_of,
+    start,
+    whole,
+    without_planes,
+)
 from verifier.formula import Atom
 
 ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
@@ -46,6 +56,8 @@ MOST_AT_ONCE = 256
 CANDIDATES = 16
 STEPS = 20
 ROOT_STEPS = 60
+PLANE_GAIN = 0.05  # of a root's bound, below which its search goes without
+PLANE_STEPS = 200  # of a root with planes, slowly: twenty steps leave half of what they gain
 NEURON_STEPS = (3, 8, *(20,) * 10)  # of each round in which roots are bounded again
 QUICK_SPLITS = 32  # of a tree before its root is bounded better
 STALE = 6  # splits of a subproblem until its neurons are worth bounding again
@@ -172,17 +184,28 @@ class _Search:
         self.batch = replace(batch, groups=groups)
         roots = roots_of(self.batch)
         self.exact, self.roots = replace(roots, reduced=None), roots.to(torch.float32)
-        self.prices = prices(batch.network, self.roots.reduced)
-        entries = self.widest + sum(fan.weight.numel() for fan in roots.fans)
-        self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // entries))
-        first = start(roots, goals, chosen)
-        if roots.fans:
-            first = climb(self.roots, first, steps=ROOT_STEPS, target=self.target, out_of_time=self.out_of_time)
+        first = self._climbed(start(roots, goals, chosen))
         first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
         self.root_bounds = first.bound
         for tree in trees:
             self.nodes[tree], self.splits[tree] = _Node(), 0
         self._settle(first.take(torch.tensor(trees, dtype=torch.long)))
+
+    def _climbed(self, first: Subproblems) -> Subproblems:
+        """The roots' subproblems with planes, where these gain enough; else without, and the roots without them, too."""
+        if self.roots.fans:
+            found = climb(
+                self.roots, first, steps=PLANE_STEPS, target=self.target, out_of_time=self.out_of_time, rate=0.05, decay=0.99
+            )
+            gained = (found.own - first.own) / first.own.abs().clamp(min=1e-9)
+            if bool((gained >= PLANE_GAIN).any()) or bool((found.own > self.target).any()):
+                first = found
+            else:
+                self.exact, self.roots, first = replace(self.exact, fans=()), self.roots.without_planes(), without_planes(first)
+        self.prices = prices(self.batch.network, self.roots.reduced)
+        entries = self.widest + sum(fan.weight.numel() for fan in self.roots.fans)
+        self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // entries))
+        return first
 
     def open_trees(self) -> list[int]:
         """The trees with open subproblems that are not given up."""

@@ -88,6 +88,11 @@ class Roots:
         """The reduced network for passes from the goals."""
         return replace(self.reduced, atoms=None) if self.reduced is not None and self.relations_are_goals else self.reduced
 
+    def without_planes(self) -> "Roots":
+        """The same with chords alone above the activations."""
+        reduced = None if self.reduced is None else replace(self.reduced, fans=())
+        return replace(self, reduced=reduced, fans=())
+
     def to(self, dtype: torch.dtype) -> "Roots":
         """The same in another precision; the box is rounded outward."""
         low, high = self.box
@@ -116,8 +121,7 @@ class Subproblems:
     multipliers: on the watched values' bounds, > 0 on the lower and < 0 on the upper one; relations: on the root's relations;
     cut: where a split or the premise cuts, so that a multiplier can help; bound: the best lower bound of the goal, be it
     inherited; own: what the choices gave when they were climbed to;
-    shares (in 255ths), weights: those of the planes, on the axes of the fans; loose: (count, slopes), what each activation cost
-    when they were climbed to, where there are fans;
+    shares (in 255ths), weights: those of the planes, on the axes of the fans;
     branches: (count, candidates) positions on the watched axis where a split promises most, best first, -1 for none; at: the
     numbers to split there; seeds: (count, candidates, 2), what the multiplier there begins from in either child.
     """
@@ -134,7 +138,6 @@ class Subproblems:
     own: Tensor
     shares: Tensor
     weights: Tensor
-    loose: Tensor
     branches: Tensor
     at: Tensor
     seeds: Tensor
@@ -155,12 +158,17 @@ class Subproblems:
         return self.low.gather(1, position[:, None])[:, 0], self.high.gather(1, position[:, None])[:, 0]
 
 
-FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "weights", "loose", "at", "seeds")
+FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "weights", "at", "seeds")
 
 
 def joined(parts: Sequence[Subproblems]) -> Subproblems:
     """Several sets as one."""
     return Subproblems(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Subproblems)})
+
+
+def without_planes(subs: Subproblems) -> Subproblems:
+    """The same subproblems for roots without planes."""
+    return replace(subs, shares=subs.shares[:, :0], weights=subs.weights[:, :0])
 
 
 def children(roots: Roots, subs: Subproblems, which: Tensor) -> Subproblems:
@@ -285,7 +293,6 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         goals.bounds[rows].to(single),
         torch.zeros(count, 0, dtype=torch.uint8),
         torch.zeros(count, 0, dtype=single),
-        torch.zeros(count, 0, dtype=single),
         torch.full((count, 1), -1),
         torch.zeros(count, 1, dtype=single),
         torch.zeros(count, 1, 2, dtype=single),
@@ -296,7 +303,7 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         if roots.fans:
             slope = chord(Relu(), roots.reduced.of_read(first.low), roots.reduced.of_read(first.high))[0]
             shares, weights = shares_at(roots.fans, slope)
-            first = replace(first, shares=shares, weights=weights, loose=torch.zeros_like(slope))
+            first = replace(first, shares=shares, weights=weights)
     return exact_where_linear(roots, first)
 
 
