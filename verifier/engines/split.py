@@ -54,6 +54,7 @@ from verifier.formula import Atom
 ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
 MOST_AT_ONCE = 256
 CANDIDATES = 16
+PLANE_CANDIDATES = 32  # where they share their planes, and are bounded together
 STEPS = 20
 ROOT_STEPS = 60
 PLANE_GAIN = 0.05  # of a root's bound, below which its search goes without
@@ -338,8 +339,9 @@ class _Search:
         count, candidates = subs.branches.shape
         merits = torch.full((count, candidates), -torch.inf)
         bounds = torch.empty(2 * count, candidates)
-        at_once = candidates if self.roots.fans else 1
-        for k in range(0, candidates, at_once):
+        most = max(1, ENTRIES_AT_ONCE // (2 * count * self.widest)) if self.roots.fans else 1
+        for k in range(0, candidates, most):
+            at_once = min(most, candidates - k)
             if self.out_of_time():
                 self.stack.append(subs)
                 return
@@ -402,7 +404,7 @@ class _Search:
         return whole(self.exact, self.roots.reduced, subs)
 
     def _keep(self, subs: Subproblems) -> None:
-        subs, points = with_branches(self.roots, subs, CANDIDATES)
+        subs, points = with_branches(self.roots, subs, PLANE_CANDIDATES if self.roots.fans else CANDIDATES)
         for owner in sorted({self.owners[t] for t in subs.tree.tolist()}):
             own = torch.tensor([self.owners[t] == owner for t in subs.tree.tolist()])
             if owner not in self.refuted and self.try_points(owner, points[own].double()):
