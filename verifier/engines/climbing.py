@@ -31,6 +31,9 @@ SLOPE_RATE = 0.1  # the first step of a short climb, and what is left of a step 
 MULTIPLIER_RATE = 6.0  # in units of the coefficients that reach a value
 DECAY = 0.97
 MOMENTUM = 0.7
+GAIN = 0.01  # of a subproblem's gap, below which its children climb in shorter steps
+LEAST_PACE = 1 / 64
+GROWTH = 4.0  # of a multiplier, in its step
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +207,7 @@ def _climb_reduced(
 ) -> Subproblems:
     units = roots.units[:, reduced.watched][subs.tree] * (MULTIPLIER_RATE / SLOPE_RATE)
     start = reduced.goal[subs.tree]
-    best, point = climb_point(
+    best, point, begun = climb_point(
         reduced,
         _point(reduced, subs),
         start,
@@ -213,10 +216,14 @@ def _climb_reduced(
         steps=steps,
         target=target,
         out_of_time=out_of_time,
-        rate=pace[0],
+        rate=pace[0] * subs.pace,
         decay=pace[1],
     )
     bound = torch.maximum(best, subs.bound)
+    # full steps from a point that was climbed to lead away from it, and the way back may take all of them
+    gained = best - begun > GAIN * (target - best).abs()
+    paces = torch.where(gained[:, None], 2 * subs.pace, 0.5 * subs.pace).clamp(LEAST_PACE, 1.0)
+    subs = replace(subs, pace=paces)
     found = replace(subs, slopes=point.slopes, multipliers=point.multipliers, relations=point.relations, bound=bound, own=best)
     if point.shares is None or point.weights is None:
         return found
@@ -234,10 +241,11 @@ def climb_point(
     steps: int,
     target: float,
     out_of_time: Clock,
-    rate: float = SLOPE_RATE,
+    rate: Tensor | float = SLOPE_RATE,
     decay: float = DECAY,
-) -> tuple[Tensor, Point]:
-    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point.
+) -> tuple[Tensor, Point, Tensor]:
+    """The best bounds (count,) of forms over the reduced network, and the choices that give them, by Adam from a point; and the
+    bounds at that point.
 
     cut: (count or 1, watched), where multipliers may act, None for nowhere; units: of their steps, (count or 1, watched).
     """
@@ -250,9 +258,11 @@ def climb_point(
     parameters = [p.clone() for p in (point.slopes, point.multipliers, point.relations, *of_planes)]
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
     best, kept = torch.full((len(point.tree),), -torch.inf), [p.clone() for p in parameters]
+    begun = best
     for step in range(steps + 1):
         at = _with(point, parameters)
         result = passed(reduced, at, start, above)
+        begun = result.bounds if step == 0 else begun
         better = result.bounds > best
         best = torch.where(better, result.bounds, best)
         kept = [torch.where(better[:, None], p, k) for p, k in zip(parameters, kept, strict=True)]
@@ -263,12 +273,12 @@ def climb_point(
             parameters,
             gradients(reduced, at, result).parts,
             moments,
-            (pace, pace * units, pace, pace, pace)[: len(parameters)],
+            (pace, pace * (units + GROWTH * parameters[1].abs()), pace, pace, pace)[: len(parameters)],
             step,
         )
         _restrict(parameters, between, sides)
     last = _with(point, kept)
-    return best, replace(last, multipliers=last.every_multiplier(), places=None)
+    return best, replace(last, multipliers=last.every_multiplier(), places=None), begun
 
 
 def _with(point: Point, parameters: Sequence[Tensor]) -> Point:

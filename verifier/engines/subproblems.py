@@ -121,7 +121,8 @@ class Subproblems:
     multipliers: on the watched values' bounds, > 0 on the lower and < 0 on the upper one; relations: on the root's relations;
     cut: where a split or the premise cuts, so that a multiplier can help; bound: the best lower bound of the goal, be it
     inherited; own: what the choices gave when they were climbed to;
-    shares (in 255ths), weights: those of the planes, on the axes of the fans;
+    shares (in 255ths), weights: those of the planes, on the axes of the fans; pace: (count, 1), how long the steps of its next
+    climb are, up to 1;
     branches: (count, candidates) positions on the watched axis where a split promises most, best first, -1 for none; at: the
     numbers to split there; seeds: (count, candidates, 2), what the multiplier there begins from in either child.
     """
@@ -138,6 +139,7 @@ class Subproblems:
     own: Tensor
     shares: Tensor
     weights: Tensor
+    pace: Tensor
     branches: Tensor
     at: Tensor
     seeds: Tensor
@@ -158,7 +160,7 @@ class Subproblems:
         return self.low.gather(1, position[:, None])[:, 0], self.high.gather(1, position[:, None])[:, 0]
 
 
-FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "weights", "at", "seeds")
+FLOATS = ("low", "high", "slopes", "multipliers", "relations", "bound", "own", "weights", "pace", "at", "seeds")
 
 
 def joined(parts: Sequence[Subproblems]) -> Subproblems:
@@ -293,6 +295,7 @@ def start(roots: Roots, goals: Goals, chosen: Sequence[int]) -> Subproblems:
         goals.bounds[rows].to(single),
         torch.zeros(count, 0, dtype=torch.uint8),
         torch.zeros(count, 0, dtype=single),
+        torch.ones(count, 1, dtype=single),
         torch.full((count, 1), -1),
         torch.zeros(count, 1, dtype=single),
         torch.zeros(count, 1, 2, dtype=single),
