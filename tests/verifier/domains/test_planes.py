@@ -65,4 +65,4 @@ def test_bounds_hold_and_are_those_of_the_kernel(kind: str) -> None:
         np.testing.assert_allclose(kernel, found, rtol=1e-9, atol=1e-9)
         compared += bool(planes)
         changed += bool(np.abs(found - lower_bounds(network, bounds, rows, Choices({})).numpy()).max() > 1e-6)
-    assert compared == 12 and changed > 4
+    assert compared == 12 and changed > 2
