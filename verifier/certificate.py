@@ -31,9 +31,9 @@ these free choices, the `Relaxation`; whatever they are, the result is a true lo
   plane lower[q] * p + lower[p] * q - lower[p] * lower[q] against the plane of the two upper bounds, below it; in upper_slopes,
   of upper[q] * p + lower[p] * q - lower[p] * upper[q] against lower[q] * p + upper[p] * q - upper[p] * lower[q], above it; left
   out, the weight is 1/2. Sign and Floor take no slopes: bounds of their result.
-- planes[a], for a Relu node a whose input is one affine map z = W v + b of an earlier value v (a Linear node on a vector, with
-  nodes around it that only rename entries or add a bias where it has none): what stands above the entries `entries` of a,
-  beside the chord. With shares s of the columns `columns` of W in [0, 1] (0 for the other columns) entry j is at most
+- planes[a], in a `Close` alone, for a Relu node a whose input is one affine map z = W v + b of an earlier value v (a Linear
+  node on a vector, with nodes around it that only rename entries or add a bias where it has none): what stands above the
+  entries `entries` of a, beside the chord. With shares s of the columns `columns` of W in [0, 1] (0 for the other columns) entry j is at most
   sum_i s_ji W_ji v_i + q_j, where q_j is found on replay: the least that makes this at least 0 and at least z_j over the bounds
   of v. Of a negative coefficient of the entry the part `weights`, in [0, 1], is replaced by this plane, the rest by the chord.
   An entry whose sign is known, and an exact pass, take no planes.
@@ -62,7 +62,7 @@ EMPTY: Mapping[str, NDArray] = MappingProxyType({})
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """entries (k,) and columns (m,): int64, increasing; shares: uint8 (1 or rows, k, m), in 255ths; weights: (1 or rows, k)."""
+    """entries (k,) and columns (m,): int64, increasing; shares: uint8 (1, k, m), in 255ths; weights: (1, k)."""
 
     entries: NDArray[np.int64]
     columns: NDArray[np.int64]

@@ -38,23 +38,19 @@ def validated(model: FloatModel, relaxation: Relaxation, rows: int, atoms: int) 
             require(name in model.network.shapes, f"multipliers name {name!r}, which the network lacks")
         multipliers.append({name: _multipliers(a, (rows, model.network.size(name)), name) for name, a in given.items()})
     of_atoms = relaxation.atoms if np.size(relaxation.atoms) else np.zeros((rows, atoms))
-    planes = {name: _plane(model, name, plane, rows) for name, plane in relaxation.planes.items()}
+    planes = {name: _plane(model, name, plane) for name, plane in relaxation.planes.items()}
     kept = _multipliers(of_atoms, (rows, atoms), "the atoms")
     return Relaxation(slopes, multipliers[0], multipliers[1], kept, upper_slopes, planes)
 
 
 def some_rows(relaxation: Relaxation, batch: slice, rows: int) -> Relaxation:
-    """The part of a validated relaxation of `rows` rows that concerns a batch of them."""
+    """The part of a step's validated relaxation of `rows` rows that concerns a batch of them."""
 
     def cut(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
         return {name: array[batch] if len(array) == rows else array for name, array in arrays.items()}
 
-    planes = {}
-    for name, plane in relaxation.planes.items():
-        parts = cut({"shares": plane.shares, "weights": plane.weights})
-        planes[name] = Plane(plane.entries, plane.columns, parts["shares"], parts["weights"])
     sides = cut(relaxation.slopes), cut(relaxation.lower), cut(relaxation.upper)
-    return Relaxation(*sides, relaxation.atoms[batch], cut(relaxation.upper_slopes), planes)
+    return Relaxation(*sides, relaxation.atoms[batch], cut(relaxation.upper_slopes))
 
 
 def numbers(array: NDArray, what: str, *, whole: bool = False) -> NDArray:
@@ -84,6 +80,7 @@ def is_finite_number(value: object) -> bool:
 def step_rows(model: FloatModel, step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A step's indices and signs, checked."""
     require(isinstance(step, Step) and step.value in model.network.shapes, "a step bounds a value that the network lacks")
+    require(not getattr(step.relaxation, "planes", None), "a step has planes, which stand in closes alone")
     size = model.network.size(step.value)
     indices, signs = numbers(step.indices, "a step's indices", whole=True), numbers(step.signs, "a step's signs", whole=True)
     require(indices.shape == signs.shape == (indices.size,), "a step's indices and signs are not vectors of one length")
@@ -125,7 +122,7 @@ def under_planes(model: FloatModel, name: str) -> Jump | None:
     return jump if isinstance(part, Dense) and part.copies == 1 else None
 
 
-def has_plane_shapes(model: FloatModel, name: str, plane: Plane, rows: int) -> bool:
+def has_plane_shapes(model: FloatModel, name: str, plane: Plane) -> bool:
     """Whether a plane's arrays are plain, with places in range that increase, and shapes that fit."""
     jump, types = under_planes(model, name), (plane.entries, plane.columns, plane.shares, plane.weights)
     if jump is None or not all(type(array) is np.ndarray for array in types):
@@ -136,13 +133,12 @@ def has_plane_shapes(model: FloatModel, name: str, plane: Plane, rows: int) -> b
     # sound: places that increase name no entry twice
     if not all(a.ndim == 1 and ((a >= 0) & (a < n)).all() and (np.diff(a) > 0).all() for a, n in places):
         return False
-    count, fan = len(plane.entries), len(plane.columns)
-    fits = plane.shares.shape in ((1, count, fan), (rows, count, fan)) and plane.weights.shape in ((1, count), (rows, count))
-    return fits and plane.weights.dtype.kind == "f"
+    shape = (1, len(plane.entries), len(plane.columns))
+    return plane.shares.shape == shape and plane.weights.shape == shape[:2] and plane.weights.dtype.kind == "f"
 
 
-def _plane(model: FloatModel, name: str, plane: Plane, rows: int) -> Plane:
-    require(type(plane) is Plane and has_plane_shapes(model, name, plane, rows), f"the planes of {name!r} do not fit there")
+def _plane(model: FloatModel, name: str, plane: Plane) -> Plane:
+    require(type(plane) is Plane and has_plane_shapes(model, name, plane), f"the planes of {name!r} do not fit there")
     weights = numbers(plane.weights, f"the weights of the planes of {name!r}")
     require(((weights >= 0) & (weights <= 1)).all(), f"a weight of the planes of {name!r} is outside [0, 1]")
     return Plane(plane.entries.copy(), plane.columns.copy(), plane.shares.copy(), weights)

@@ -15,6 +15,7 @@ from verifier.formula import Atom
 from verifier.ops import Array, MaxPool
 
 ENTRIES_AT_ONCE = 2**18
+SHARES_AT_ONCE = 2**22
 
 # sound: float64 and int64 hold all numbers of these kinds.
 FLOATS = frozenset(map(np.dtype, (np.float16, np.float32, np.float64)))
@@ -38,9 +39,13 @@ def confirm(
                 alike.setdefault(key, []).append((k, j))
     at_once = max(1, ENTRIES_AT_ONCE // max(map(model.network.size, model.network.shapes)))
     for places in alike.values():
-        _, forms = atoms_of(closes[places[0][0]][places[0][1]].disjunct)
-        for first in range(0, len(places), at_once):
-            batch = places[first : first + at_once]
+        (k, j), *_ = places
+        _, forms = atoms_of(closes[k][j].disjunct)
+        planes = closes[k][j].relaxation.planes.values()
+        shares = max((np.size(plane.entries) * np.size(plane.columns) for plane in planes), default=0)
+        few = max(1, min(at_once, SHARES_AT_ONCE // max(1, shares)))
+        for first in range(0, len(places), few):
+            batch = places[first : first + few]
             for (k, j), is_confirmed in zip(batch, _confirm_alike(model, boxes, closes, batch, forms), strict=True):
                 found[k][j] = bool(is_confirmed)
     return found
@@ -97,7 +102,7 @@ def _has_shapes(model: FloatModel, given: Relaxation, atoms: int) -> bool:
             is_whole = is_slopes and isinstance(network.producers[name].op, MaxPool)
             if not _is_plain(array, (1, network.size(name)), WHOLE if is_whole else FLOATS):
                 return False
-    if not all(has_plane_shapes(model, name, plane, 1) for name, plane in given.planes.items()):
+    if not all(has_plane_shapes(model, name, plane) for name, plane in given.planes.items()):
         return False
     return _is_plain(given.atoms, (1, atoms), FLOATS) or (type(given.atoms) is np.ndarray and given.atoms.size == 0)
 

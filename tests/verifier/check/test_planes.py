@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from laws.networks import chain
 
-from verifier.certificate import Certificate, Close, Group, Plane, ProofNode, Relaxation
+from verifier.certificate import Certificate, Close, Group, Plane, ProofNode, Relaxation, Step
 from verifier.check import check, read_certificate, write_certificate
 from verifier.check.float_backward import _plane_offsets
 from verifier.formula import atom
@@ -105,6 +105,15 @@ def test_planes_stand_above_relus_of_one_map_alone() -> None:
         relaxation = Relaxation(atoms=np.ones((1, 1)), planes={name: BEST})
         groups = (Group((0,), ProofNode((), (Close(0, relaxation),))),)
         assert not check(query, replace(certificate, groups=groups)).accepted
+
+
+def test_steps_take_no_planes() -> None:
+    query, certificate = claim(BEST, 3.5)
+    ((close,),) = [part.root.closed for part in certificate.groups]
+    step = Step(NETWORK.output, np.array([0]), np.array([1]), replace(close.relaxation, atoms=np.zeros((1, 1))))
+    for given, accepted in ((step, False), (replace(step, relaxation=Relaxation()), True)):
+        groups = (Group((0,), ProofNode((given,), (close,))),)
+        assert check(query, replace(certificate, groups=groups)).accepted == accepted
 
 
 def test_planes_come_back_from_files(tmp_path) -> None:
