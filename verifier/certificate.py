@@ -33,10 +33,10 @@ these free choices, the `Relaxation`; whatever they are, the result is a true lo
   out, the weight is 1/2. Sign and Floor take no slopes: bounds of their result.
 - planes[a], in a `Close` alone, for a Relu node a whose input is one affine map z = W v + b of an earlier value v (a Linear
   node on a vector, with nodes around it that only rename entries or add a bias where it has none): what stands above the
-  entries `entries` of a, beside the chord. With shares s of the columns `columns` of W in [0, 1] (0 for the other columns) entry j is at most
-  sum_i s_ji W_ji v_i + q_j, where q_j is found on replay: the least that makes this at least 0 and at least z_j over the bounds
-  of v. Of a negative coefficient of the entry the part `weights`, in [0, 1], is replaced by this plane, the rest by the chord.
-  An entry whose sign is known, and an exact pass, take no planes.
+  entries `entries` of a, beside the chord. With shares s of the columns `columns` of W in [0, 1] (0 for the other columns)
+  entry j is at most sum_i s_ji W_ji v_i + q_j, where q_j is found on replay: the least that makes this at least 0 and at
+  least z_j over the bounds of v. Of a negative coefficient of the entry the part `weights`, in [0, 1], is replaced by this
+  plane, the rest by the chord. An entry whose sign is known, and an exact pass, take no planes.
 - lower[v], upper[v] >= 0, shape (rows, size): multipliers on lower[v] - v <= 0 and v - upper[v] <= 0, the proven bounds.
 - atoms >= 0, shape (rows, count): multipliers on the atoms at hand, all of them, in order: the common atoms in a `Step`, the
   atoms of the disjunct in a `Close`. An array without entries stands for zeros.
