@@ -78,6 +78,7 @@ class Margins:
                 return False
         for rival, (margin, multipliers) in answers.items():
             self.margins[rival], self.multipliers[rival] = margin, multipliers
+        self.multipliers[:, places] = 0.0  # idle ones may not be
         for program in self._programs:
             program.forbid(places)
         return True

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -41,6 +41,7 @@ def test_every_margin_is_the_least_over_the_polytope(seed, neurons, count, floor
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 12))
+@example(1056, 5, 1)  # a form that is dropped had a multiplier of 1.6e-10, the solver's noise
 def test_dropping_forms_keeps_what_the_others_prove(seed, neurons, count):
     forms, thresholds, goals, offsets = problem(seed, neurons, count)
     margins = Margins(forms, goals, offsets, floor=False)
