@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from verifier.domains.choices import Atoms, Choices, Plane, Rows, Units
+from verifier.domains.choices import Atoms, Choices, Rows, Units
 from verifier.domains.curves import intercept
 from verifier.domains.gradients import Affine, Bend, LeastOverBox
+from verifier.domains.planes import over_plane
 from verifier.domains.relaxations import (
     Interval,
     PoolChoice,
@@ -96,7 +97,9 @@ def lower_bounds(
         coefficient, gain = _with_multipliers(pending.pop(node.output, None), node.output, context, seen)
         if coefficient is not None and node.output not in stop:
             if node.output in choices.planes:
-                coefficient, own = _over_plane(node, coefficient, choices.planes[node.output], context, pending)
+                plane = choices.planes[node.output]
+                coefficient, moved, own = over_plane(network, bounds, node, coefficient, plane)
+                _accumulate(pending, plane.source, moved)
                 gain = gain + own
             total = total + gain + _pass_on(node, _backward(node, coefficient, context), pending)
     coefficient, gain = _with_multipliers(pending.pop(network.input, None), network.input, context, seen)
@@ -252,39 +255,6 @@ def _backward(node: Node, coefficient: Tensor, context: _Context) -> Transferred
     if transfer is None:
         raise UnsupportedOp(type(node.op).__name__, node.output, "no rule in the linear domain")
     return transfer(node, coefficient, context)
-
-
-def _over_plane(node: Node, a: Tensor, plane: Plane, context: _Context, pending: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What a plane above a Relu leaves of its coefficients (batch, spec, size), and the constants (batch, spec) it gives.
-
-    Anderson et al. 2020 and Tjandraatmadja et al. 2020 describe the best planes; here any shares are given, and their offset
-    is found.
-    """
-    low, high = (side[:, None, plane.entries] for side in context.bounds[node.inputs[0]])
-    given = a[..., plane.entries]
-    # sound: the part of a coefficient that goes to the plane is negative, and the plane lies above
-    part = torch.where((low < 0) & (high > 0) & (given < 0), given * plane.weights, 0.0)
-    left = a.clone()
-    left[..., plane.entries] = given - part
-    before = context.network.producers.get(plane.source)
-    if plane.source in context.bounds or before is None:
-        box = _middle(*context.bounds[plane.source])
-    else:
-        # sound: the source is a Relu's output
-        assert isinstance(before.op, Relu), f"no bounds of {plane.source!r}"
-        box = _middle(*(side.clamp(min=0) for side in context.bounds[before.inputs[0]]))
-    slopes = plane.shares * plane.weight[:, plane.columns]
-    steep = -slopes + plane.weight[:, plane.columns]
-    other = plane.weight.clone()
-    other[:, plane.columns] = 0.0
-    center, radius = box.center[:, :, plane.columns, None], box.radius[:, :, plane.columns, None]
-    # sound: max(0, z) is one of 0 and z, and over the box -p v is at most -p c + |p| r
-    of_zero = (slopes.abs() @ radius - slopes @ center)[..., 0]
-    of_map = (steep.abs() @ radius + steep @ center)[..., 0] + box.center @ other.T + box.radius @ other.abs().T + plane.bias
-    moved = torch.zeros(*a.shape[:2], context.network.size(plane.source), dtype=a.dtype)
-    moved[..., plane.columns] = (part[:, :, None] @ slopes)[:, :, 0]
-    _accumulate(pending, plane.source, moved)
-    return left, (part * torch.maximum(of_zero, of_map)).sum(-1)
 
 
 def _linear(node: Node, a: Tensor, context: _Context) -> Transferred:
