@@ -7,6 +7,7 @@ every rounding accounted for; Z3 proves exactly without one. A `Refuted` has bee
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from verifier.device import device_named
 from verifier.errors import BadQuery
 from verifier.ops import Array
 from verifier.query import Query
@@ -23,6 +24,8 @@ ENGINES: Mapping[str, tuple[Turn, ...]] = {
         Turn("smt", 0.1, at_least_s=2.0, at_most_s=2.0, most_cases=12),
         Turn("boxes", 0.2, at_least_s=2.0, at_most_s=30.0, splits=4000, most_inputs=12),
         Turn("climb", 0.1, at_least_s=2.0),
+        Turn("boxes", 0.02, at_least_s=0.5, at_most_s=5.0, splits=4000),
+        Turn("lp", 0.1, most_cases=150),
         Turn("split", 0.45, most_cases=150),
         Turn("lp", 0.8, most_cases=150),
         Turn("smt", 0.1, at_most_s=2.0, most_cases=150),
@@ -58,13 +61,18 @@ def verify(
     engine: str = "auto",
     starts: Array | None = None,
     seed: int = 0,
+    device: str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> Decision:
     """Decide one query within about timeout_s seconds. starts: inputs (samples, size) that attacks begin from.
 
-    engine: auto, or one of the other ENGINES alone. on_progress: as for `verify_many`. Raises BadQuery for another name.
+    engine: auto, or one of the other ENGINES alone. device, on_progress: as for `verify_many`. Raises BadQuery for another
+    engine, and for a device that torch cannot use.
     """
-    return verify_many([query], timeout_s=timeout_s, engine=engine, starts=starts, seed=seed, on_progress=on_progress)[0]
+    (decision,) = verify_many(
+        [query], timeout_s=timeout_s, engine=engine, starts=starts, seed=seed, device=device, on_progress=on_progress
+    )
+    return decision
 
 
 def verify_many(
@@ -74,16 +82,19 @@ def verify_many(
     engine: str = "auto",
     starts: Array | None = None,
     seed: int = 0,
+    device: str = "cpu",
     on_decision: OnDecision | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Decision]:
     """Decide queries, sharing bound propagation between those over one network; timeout_s is the time for each.
 
-    on_decision(index, decision) is called once for each query, as soon as it is decided; on_progress(index, progress) now and
-    then with the best bound and the splits of one that is being worked on.
+    device: where bounds, searches and attacks are computed, as torch names it, such as cuda; linear programs, Z3 and replays
+    stay on the processor. on_decision(index, decision) is called once for each query, as soon as it is decided;
+    on_progress(index, progress) now and then with the best bound and the splits of one that is being worked on.
     """
     if engine not in ENGINES:
         raise BadQuery(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    place = device_named(device)
     decisions: dict[int, Decision] = {}
     by_network: dict[str, list[int]] = {}
     for index, query in enumerate(queries):
@@ -94,7 +105,14 @@ def verify_many(
             asked = [queries[i] for i in part]
             told = None if on_progress is None else partial(_told, on_progress, part)
             strategy = Strategy(
-                asked, ENGINES[engine], name=engine, timeout_s=timeout_s, starts=starts, seed=seed, on_progress=told
+                asked,
+                ENGINES[engine],
+                name=engine,
+                timeout_s=timeout_s,
+                starts=starts,
+                seed=seed,
+                device=place,
+                on_progress=told,
             )
             for position, decision in strategy.run():
                 decisions[part[position]] = decision

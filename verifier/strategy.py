@@ -12,6 +12,7 @@ from torch import Tensor
 from verifier.certificate import Certificate, Close, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.check import check
+from verifier.device import PROCESSOR, computing_on
 from verifier.domains.choices import Choices, select
 from verifier.domains.relaxations import relaxed_nodes, undecided, values_read
 from verifier.engines.attack import Attack
@@ -38,6 +39,8 @@ TELL_EVERY_S = 0.3
 EFFORTS = {"climb": ((0, (10,)), (3, (0, 10))), "optimise": ((3, (0, 10, 30)), (20, (0, 30, 60)))}
 """Steps for the bounds of neurons, then rounds of steps for the goals: three neuron steps cost less than sixty for the goals,
 and gain more."""
+ON_PROCESSOR = ("lp", "milp", "smt")
+"""The engines that are solvers of the processor; the others compute on any device."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class _Piece:
 class Strategy:
     """The turns of an engine's name taken at queries over one network; `run` yields each decision as it falls.
 
-    on_progress(position, progress) hears of open queries while they are worked on, a few times a second at most.
+    device: where bounds, searches and attacks are computed. on_progress(position, progress) hears of open queries while they
+    are worked on, a few times a second at most.
     """
 
     def __init__(
@@ -121,11 +125,12 @@ class Strategy:
         timeout_s: float,
         starts: Array | None,
         seed: int,
+        device: torch.device = PROCESSOR,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.cases = [Case(k, query, groups(query)) for k, query in enumerate(queries)]
         self.open = list(self.cases)
-        self.turns, self.name, self.timeout_s = turns, name, timeout_s
+        self.turns, self.name, self.timeout_s, self.device = turns, name, timeout_s, device
         self.attack = Attack([case.query for case in self.cases], seed=seed, starts=starts)
         self.deadline = time.monotonic() + timeout_s * len(queries)
         self.until = self.deadline
@@ -166,7 +171,8 @@ class Strategy:
             return
         span = min(max(turn.share * left, turn.at_least_s * len(cases)), turn.at_most_s * len(cases), left)
         self.until, self.turn = began + span, turn
-        verdicts = work(cases)
+        with computing_on(PROCESSOR if turn.engine in ON_PROCESSOR else self.device):
+            verdicts = work(cases)
         share = (time.monotonic() - began) / len(cases)
         for case in cases:
             case.seconds += share

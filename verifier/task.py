@@ -39,6 +39,7 @@ class Request:
     seed: int = 0
     threads: int | None = None
     certificate: str | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,18 @@ def decide(request: Request, send: Send) -> None:
     def tell(_: int, progress: "Progress") -> None:
         send(Reached(progress.engine, progress.bound, progress.splits))
 
-    decision = verify(query, timeout_s=left, engine=request.engine, seed=request.seed, on_progress=tell)
+    decision = verify(query, timeout_s=left, engine=request.engine, seed=request.seed, device=request.device, on_progress=tell)
     send(_answer(problem, decision, time.monotonic() - began))
     if request.certificate is not None:
         send(_write(query, decision, request.certificate))
+
+
+def find_device(name: str, _send: Send) -> None:
+    """Raise BadQuery for a device that torch cannot use. For a process of its own: once one has begun to use an accelerator,
+    its copies cannot."""
+    from verifier.device import device_named
+
+    device_named(name)
 
 
 def load(network_path: str, query_path: str, network_name: str | None = None) -> Problem:

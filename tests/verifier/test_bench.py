@@ -295,6 +295,7 @@ def test_bad_usage_is_refused(folder, capsys, arguments, message):
     ("arguments", "message"),
     [
         (["--engine", "foo"], "invalid choice: 'foo' (choose from"),
+        (["--device", "no such"], "BadQuery: cannot compute on device 'no such': "),
         (["--timeout", "abc"], "must be a number of seconds above 0, got abc"),
         (["--plot", "{tmp}/p.bmp"], "must end in .svg, .png or .pdf"),
         (["--plot", "{tmp}/none/p.svg"], "cannot be written; name a file in a folder that there is"),

@@ -22,7 +22,7 @@ PRELOADED = ("verifier.solve", "verifier.formats.vnnlib")  # loaded once; every 
 class Settings:
     """jobs: how many instances at a time. threads: of each solver; the processors shared out among the jobs by default.
 
-    memory_bytes: the most that each may use. verbose: let the processes write to stderr.
+    memory_bytes: the most that each may use. device: as for `verifier.verify`. verbose: let the processes write to stderr.
     """
 
     engine: str = "auto"
@@ -30,6 +30,7 @@ class Settings:
     jobs: int = 1
     threads: int | None = None
     memory_bytes: int | None = None
+    device: str = "cpu"
     verbose: bool = False
 
 
@@ -72,7 +73,13 @@ def _start(instance: Instance, settings: Settings) -> _Slot:
     until = time.monotonic() + limit - min(EARLIER_S, 0.1 * limit)
     threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.jobs)
     request = Request(
-        instance.network_file, instance.query_file, until, engine=settings.engine, seed=settings.seed, threads=threads
+        instance.network_file,
+        instance.query_file,
+        until,
+        engine=settings.engine,
+        seed=settings.seed,
+        threads=threads,
+        device=settings.device,
     )
     job = Job(decide, request, seconds=limit + LATER_S, memory_bytes=settings.memory_bytes, mute=not settings.verbose)
     return _Slot(instance, job, settings.engine)

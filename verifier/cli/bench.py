@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from verifier.cli.codes import DECIDED, INTERRUPTED, REFUTED
 from verifier.cli.verify import add_solver_options, seconds, whole
 from verifier.errors import BadQuery
-from verifier.jobs import available_bytes
+from verifier.jobs import Job, available_bytes, run_job
+from verifier.task import find_device
 
 if TYPE_CHECKING:
     from verifier.bench import Row
@@ -25,6 +26,7 @@ Each instance runs in a process of its own: a crash, a lack of memory or a hang 
 knows the answer it is compared, and every sat is run through onnxruntime, if that is installed. Seconds start when network
 and query are about to be read; torch is loaded once, before.
 """
+DEVICE_S = 60.0
 SHARE_OF_MEMORY = 0.9  # of what is free at the start, shared out among the jobs
 
 Show: TypeAlias = Callable[["Row | None"], None]
@@ -58,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         for note in resumed.notes:
             print(f"--resume: {note}", file=sys.stderr)
-    settings = Settings(options.engine, options.seed, options.jobs, options.threads, _memory(options), verbose=options.verbose)
+    settings = Settings(
+        options.engine, options.seed, options.jobs, options.threads, _memory(options), options.device, verbose=options.verbose
+    )
     file = RowFile(options.csv, rows) if options.csv else None
     interrupted = False
     results = run_bench(resumed.todo, settings)
@@ -91,6 +95,10 @@ def _check_options(options: argparse.Namespace) -> None:
         refuse_rows(options.csv)
     if options.plot:
         _check_plot(options)
+    if options.device != "cpu":
+        ended = run_job(Job(find_device, options.device, seconds=DEVICE_S, mute=True))
+        if ended.end == "refused":
+            raise BadQuery(ended.reason.removeprefix("BadQuery: "))
 
 
 def _check_plot(options: argparse.Namespace) -> None:

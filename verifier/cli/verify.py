@@ -59,6 +59,7 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
     names = f"{', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}"
     parser.add_argument("--engine", default="auto", choices=ENGINE_NAMES, metavar="NAME", help=f"{names}: all in turn (auto, the default) or one alone")  # noqa: E501  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random; 0 by default")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where bounds, searches and attacks are computed, as torch names it, such as cuda; cpu by default. Proofs and counterexamples are replayed on the processor")  # noqa: E501  # fmt: skip
     parser.add_argument("--threads", type=whole, metavar="N", help="threads of the solver")
     parser.add_argument("--memory", type=gigabytes, metavar="GB", help="the most memory (10^9 bytes) it may use; beyond, the answer is unknown")  # noqa: E501  # fmt: skip
 
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     limit = options.began + options.timeout
     request = Request(
         network, options.query, limit - min(EARLIER_S, 0.1 * options.timeout), name, options.engine, options.seed,
-        options.threads, options.certificate,
+        options.threads, options.certificate, options.device,
     )  # fmt: skip
     memory = None if options.memory is None else int(options.memory * 1e9)
     left = max(0.0, limit + LATER_S - time.monotonic())

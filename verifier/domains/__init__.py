@@ -6,8 +6,7 @@ from forms that are asked for; its floats steer a search, and what they claim is
 
 from collections.abc import Callable, Sequence
 
-import torch
-
+from verifier.device import tensor_of
 from verifier.domains.bounds import Bounds, cuts_of
 from verifier.domains.interval import interval_bounds
 from verifier.domains.zonotope import zonotope_bounds
@@ -30,5 +29,5 @@ def region_bounds(
     if isinstance(domain, str) and domain not in DOMAINS:
         raise BadQuery(f"no domain {domain!r}; choose one of {', '.join(DOMAINS)} or pass the function itself")
     propagate = DOMAINS[domain] if isinstance(domain, str) else domain
-    lower, upper = (torch.from_numpy(side).unsqueeze(0) for side in outer_bounds(region))
+    lower, upper = (tensor_of(side).unsqueeze(0) for side in outer_bounds(region))
     return propagate(network, lower, upper, cuts=cuts_of(network, [(*constraints(region), *premise)]))

@@ -24,7 +24,7 @@ def gamma(terms: int) -> float:
 def below(x: Tensor) -> Tensor:
     """The next float64 towards -inf: a lower bound on the exact result that was rounded to x; an undefined x gives -inf."""
     # sound: round-to-nearest is off by less than one step, and an overflow to +inf steps back to the largest float
-    return torch.nan_to_num(torch.nextafter(x, x.new_tensor(-torch.inf)), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return torch.nan_to_num(torch.nextafter(x, x.new_full((), -torch.inf)), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def above(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from verifier.check import confirms
+from verifier.device import PROCESSOR, array_of, tensor_of
 from verifier.engines.descent import KINDS, LEAK, Descended, Watch, descend, multiplications, wander, zoom
 from verifier.engines.program import run
 from verifier.engines.repair import MAX_ATOMS, repair
@@ -61,7 +62,7 @@ class Front:
     def merge(self, points: Tensor, values: Tensor) -> None:
         """Add points, and keep the best of those that lie apart."""
         joined, values = torch.cat([self.points, points]), torch.cat([self.values, values])
-        width = torch.from_numpy(self.target.upper - self.target.lower).clamp(min=1e-300)
+        width = tensor_of(self.target.upper - self.target.lower).clamp(min=1e-300)
         chosen = apart(joined / width, values, KEPT)
         self.points, self.values = joined[chosen], values[chosen]
 
@@ -120,7 +121,7 @@ class Attack:
         for k in torch.argsort(values, stable=True).tolist():
             if values[k] > NEAR or replays == REPLAYS_AT_ONCE or len(tried) >= REPLAYS or not self.is_open(target.query):
                 return
-            x = points[k].numpy().copy()
+            x = array_of(points[k]).copy()
             if x.tobytes() in tried:
                 continue
             tried.add(x.tobytes())
@@ -161,7 +162,7 @@ class _Hunt:
     def __init__(self, attack: Attack, places: Sequence[int], samples: int, seed: int) -> None:
         self.attack, self.places, self.samples = attack, places, samples
         self.network: Network = attack.queries[places[0]].network
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(PROCESSOR).manual_seed(seed)
         self.work = multiplications(self.network)
         self.dtype = torch.float32 if self.work >= COARSE_WORK else torch.float64
         self.fronts: list[Front] = []
@@ -221,11 +222,11 @@ class _Hunt:
 
     def _pool(self, target: Target) -> Tensor:
         """Points of the target's box: given ones (inside, then some projected), its center, corners and random points."""
-        lower, upper = torch.from_numpy(target.lower), torch.from_numpy(target.upper)
+        lower, upper = tensor_of(target.lower), tensor_of(target.upper)
         parts = [center(lower, upper)]
         starts = self.attack.starts(target.query)
         if starts is not None and len(starts):
-            points = torch.from_numpy(np.array(starts, dtype=np.float64))
+            points = tensor_of(np.array(starts, dtype=np.float64))
             inside = ((points >= lower) & (points <= upper)).all(1)
             parts = [points[inside], points[~inside][:PROJECTED_STARTS], *parts]
         if 2 ** len(lower) <= min(2**MAX_CORNER_INPUTS, POOL_WORK // self.work):
@@ -344,4 +345,4 @@ def _begun(target: Target, pool: Tensor, left: Tensor) -> Front:
     spread = torch.where(torch.isfinite(spread) & (spread > 0), spread, 1.0)
     values = (left / spread.unsqueeze(1)).amax(0)
     order = torch.argsort(values, stable=True)[:KEPT]
-    return Front(rescaled(target, spread.numpy()), pool[order], values[order])
+    return Front(rescaled(target, array_of(spread)), pool[order], values[order])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close
+from verifier.device import tensor_of
 from verifier.domains.bounds import Bounds, Cuts, before_activation, cuts_of, pushed_back
 from verifier.domains.choices import (
     Atoms,
@@ -59,7 +60,7 @@ def start_batch(groups: Sequence[Group]) -> Batch:
     """Interval bounds of every value under each group's region and single-term atoms."""
     network = groups[0].query.network
     boxes = [outer_bounds(g.query.region) for g in groups]
-    low, high = (torch.from_numpy(np.stack(side)) for side in zip(*boxes, strict=True))
+    low, high = (tensor_of(np.stack(side)) for side in zip(*boxes, strict=True))
     known = interval_bounds(network, low, high, cuts=cuts_of(network, [g.common for g in groups]))
     cuts = {a for g in groups for a in g.common if len(a.terms) == 1}
     named = {a.terms[0].value for cut in cuts for a in (cut, before_activation(network, cut))} - {network.input}
@@ -69,13 +70,17 @@ def start_batch(groups: Sequence[Group]) -> Batch:
 
 
 def resumed(known: Sequence[Batch]) -> Batch:
-    """One batch of batches over the same network, each entry with the bounds and the steps that it has."""
+    """One batch of batches over the same network, each entry with the bounds and the steps that it has; where engines compute
+    now, wherever these are."""
     batch = start_batch([group for part in known for group in part.groups])
     bounds = {
-        v: (torch.cat([part.bounds[v][0] for part in known]), torch.cat([part.bounds[v][1] for part in known]))
-        for v in batch.bounds
+        v: (
+            torch.cat([part.bounds[v][0] for part in known]).to(low.device),
+            torch.cat([part.bounds[v][1] for part in known]).to(high.device),
+        )
+        for v, (low, high) in batch.bounds.items()
     }
-    empty = torch.cat([part.empty for part in known])
+    empty = torch.cat([part.empty for part in known]).to(batch.empty.device)
     return replace(batch, bounds=bounds, empty=empty, steps=tuple(steps for part in known for steps in part.steps))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close, ProofNode, Relaxation
+from verifier.device import array_of
 from verifier.engines.bound import Clock
 from verifier.engines.box_bounds import has_layers, layers_of
 from verifier.engines.box_goals import Members
@@ -272,7 +273,7 @@ class BoxSearch:
     def _close_climbed(self, boxes: _Open, worst: Tensor, weights: Tensor, climbed: Climbed, sure: Tensor) -> None:
         rows = sure.nonzero()[:, 0]
         slopes, upper_slopes = (
-            {name: tensor[rows].double().numpy() for name, tensor in side.items()}
+            {name: array_of(tensor[rows].double()) for name, tensor in side.items()}
             for side in (climbed.slopes, climbed.upper_slopes)
         )
         columns = (boxes.node[rows].tolist(), worst[rows].tolist(), weights[rows])

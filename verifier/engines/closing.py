@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from verifier.certificate import Close, Relaxation
+from verifier.device import array_of
 from verifier.domains.relaxations import pool_choice
 from verifier.engines.climbing import acting
 from verifier.engines.planes import planes_of, proof_planes
@@ -36,12 +37,12 @@ def _least_half(node: Node) -> float:
 def closes_of(roots: Roots, groups: Sequence[Group], subs: Subproblems) -> Iterator[Close]:
     """The close that each of some subproblems, as `stored`, proves with its choices."""
     below, over = subs.slopes.half().split([roots.sloped.width, roots.upper_sloped.width], dim=-1)
-    slopes = {a: s[:, None].numpy() for a, s in roots.sloped.parts(below).items()}
-    slopes.update({name: choice[:, None].numpy() for name, choice in pool_choices(roots, subs).items()})
-    upper_slopes = {a: s[:, None].numpy() for a, s in roots.upper_sloped.parts(over).items()}
+    slopes = {a: array_of(s[:, None]) for a, s in roots.sloped.parts(below).items()}
+    slopes.update({name: array_of(choice[:, None]) for name, choice in pool_choices(roots, subs).items()})
+    upper_slopes = {a: array_of(s[:, None]) for a, s in roots.upper_sloped.parts(over).items()}
     sides = [(sign * subs.multipliers * side).clamp(min=0) for side, sign in zip(acting(subs), (1.0, -1.0), strict=True)]
-    bounds = [{v: (m[:, None].numpy(), m.any(1).tolist()) for v, m in roots.watched.parts(side).items()} for side in sides]
-    relations = subs.relations.numpy()
+    bounds = [{v: (array_of(m[:, None]), m.any(1).tolist()) for v, m in roots.watched.parts(side).items()} for side in sides]
+    relations = array_of(subs.relations)
     planes = proof_planes(roots.fans, planes_of(roots.fans, bounds_of(roots, subs), subs.shares, subs.weights))
     for k, tree in enumerate(subs.tree.tolist()):
         group = groups[tree]

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from verifier.device import random_integers, random_like
 from verifier.engines.program import run
 from verifier.engines.targets import Batch, at_own_points, worst
 from verifier.network import Network
@@ -119,7 +120,7 @@ def wander(batch: Batch, begin: Tensor, *, steps: int, generator: torch.Generato
         x = x.detach().requires_grad_()
         entries = run(batch.program, x.flatten(0, 1), leak=LEAK)
         if direction is None:
-            direction = torch.rand(entries.shape, generator=generator, dtype=entries.dtype) * 2 - 1
+            direction = random_like(entries, entries.shape, generator) * 2 - 1
             direction = direction / entries.detach().std(0).clamp(min=1e-30)
         (slope,) = torch.autograd.grad((direction * entries).sum(), x)
         x = torch.clamp(x.detach() + 0.2 * width * slope.sign(), batch.lower, batch.upper)
@@ -138,8 +139,8 @@ def zoom(batch: Batch, begin: Tensor, *, rounds: int, generator: torch.Generator
     lowest = worst(batch, at_own_points(batch, best))
     for number in range(rounds):
         reach = 0.5 * 0.6**number
-        move = torch.rand((targets, points, TRIALS, inputs), generator=generator, dtype=begin.dtype) * 2 - 1
-        single = torch.nn.functional.one_hot(torch.randint(inputs, (targets, points, TRIALS // 2), generator=generator), inputs)
+        move = random_like(begin, (targets, points, TRIALS, inputs), generator) * 2 - 1
+        single = torch.nn.functional.one_hot(random_integers(0, inputs, (targets, points, TRIALS // 2), generator), inputs)
         move[:, :, : TRIALS // 2] *= single
         tried = best.unsqueeze(2) + reach * width.unsqueeze(2) * move
         tried = tried.clamp(batch.lower.unsqueeze(2), batch.upper.unsqueeze(2))

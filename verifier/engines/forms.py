@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Choices, Rows, unit_rows
 from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import relaxed_nodes
@@ -69,10 +70,10 @@ def entry_forms(network: Network, value: str, entries: Tensor) -> SparseForms:
         rows = unit_rows(value, some[None], torch.ones(1, len(some), dtype=torch.float64))
         seen, constants = _substituted(network, rows)
         empty = {name: csr_array((len(some), network.size(name))) for name in names if name not in seen}
-        parts = [empty[name] if name in empty else csr_array(seen[name][0].numpy()) for name in names]
+        parts = [empty[name] if name in empty else csr_array(array_of(seen[name][0])) for name in names]
         matrices.append(csr_array(hstack(parts)))
         shifts.append(constants[0])
-    return SparseForms(csr_array(vstack(matrices)), torch.cat(shifts).numpy())
+    return SparseForms(csr_array(vstack(matrices)), array_of(torch.cat(shifts)))
 
 
 class KnownForms:
@@ -88,7 +89,7 @@ class KnownForms:
         places = self.places.setdefault(value, np.full(self.network.size(value), -1))
         missing = entries[places[entries] < 0]
         if value not in self.known or len(missing):
-            found = entry_forms(self.network, value, torch.from_numpy(missing))
+            found = entry_forms(self.network, value, tensor_of(missing))
             old = self.known.get(value)
             places[missing] = np.arange(len(missing)) + (0 if old is None else len(old.shift))
             self.known[value] = found if old is None else _stacked(old, found)

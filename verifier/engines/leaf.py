@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
 
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Atoms, Choices, Rows
 from verifier.domains.linear import lower_bounds
 from verifier.domains.relaxations import Interval, adaptive_slopes
@@ -51,14 +52,14 @@ def linear_program(batch: Batch, position: int, goal: Goal) -> LinearProgram | N
     rows = goal_rows(batch.network, [goal.atom])
     objective = _affine(batch, bounds, rows)[0][0]
     constraints = _constraints(batch, bounds, atoms)
-    low, high = (side[0].numpy() for side in bounds[batch.network.input])
+    low, high = (array_of(side[0]) for side in bounds[batch.network.input])
     solution = _solve(objective, constraints, low, high)
     if solution is None:
         return None
     point, duals = solution
-    choices = _choices(batch, bounds, constraints.values, torch.from_numpy(duals))
+    choices = _choices(batch, bounds, constraints.values, tensor_of(duals))
     bound = lower_bounds(batch.network, bounds, rows, choices, atoms=atoms)
-    return LinearProgram(goal, torch.from_numpy(np.clip(point, low, high)), bound[0], choices)
+    return LinearProgram(goal, tensor_of(np.clip(point, low, high)), bound[0], choices)
 
 
 def _solve(objective: Matrix, constraints: _Constraints, low: Matrix, high: Matrix) -> tuple[Matrix, Matrix] | None:
@@ -84,7 +85,7 @@ def _constraints(batch: Batch, bounds: Mapping[str, Interval], atoms: Atoms | No
         size = batch.network.size(value)
         unit = Rows({value: torch.eye(size, dtype=torch.float64)[None]}, torch.zeros(1, size, dtype=torch.float64))
         matrix, shift = _affine(batch, bounds, unit)
-        low, high = (side[0].numpy() for side in bounds[value])
+        low, high = (array_of(side[0]) for side in bounds[value])
         matrices.append(matrix)
         highs.append(high - shift)
         lows.append(shift - low)
@@ -107,7 +108,7 @@ def _affine(batch: Batch, bounds: Mapping[str, Interval], rows: Rows) -> tuple[M
     value = lower_bounds(batch.network, {**bounds, name: (point, point)}, rows, choices, seen=seen)
     nothing = torch.zeros(1, value.shape[1], point.shape[1], dtype=torch.float64)
     matrix = seen.get(name, nothing)[0]
-    return matrix.numpy(), (value[0] - matrix @ point[0]).numpy()
+    return array_of(matrix), array_of(value[0] - matrix @ point[0])
 
 
 def _choices(batch: Batch, bounds: Mapping[str, Interval], values: tuple[str, ...], duals: Tensor) -> Choices:

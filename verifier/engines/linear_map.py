@@ -7,6 +7,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from verifier.device import PROCESSOR, tensor_of
+
 SPARSE = 0.1  # the share of entries that are not 0, up to which a sparse product is the faster one
 DEAR = 5  # a multiplication of a sparse product, against one of a dense product
 LARGE = 20_000  # entries, from which on a sparse product is looked at
@@ -57,7 +59,7 @@ class LinearMap:
 def linear_map(matrix: csr_array) -> LinearMap:
     """In the layout that is the faster one."""
     if _is_dense(matrix):
-        return LinearMap(matrix.shape, torch.from_numpy(matrix.toarray()).float().contiguous(), None, work_of(matrix))
+        return LinearMap(matrix.shape, tensor_of(matrix.toarray()).float().contiguous(), None, work_of(matrix))
     return LinearMap(matrix.shape, None, (_compressed(matrix), _compressed(csr_array(matrix.T))), work_of(matrix))
 
 
@@ -76,4 +78,5 @@ def _compressed(matrix: csr_array) -> Tensor:
     indptr, indices = (torch.from_numpy(part.astype("int32")) for part in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")
-        return torch.sparse_csr_tensor(indptr, indices, torch.from_numpy(matrix.data).float(), matrix.shape)
+        rows = torch.sparse_csr_tensor(indptr, indices, torch.from_numpy(matrix.data).float(), matrix.shape, device=PROCESSOR)
+        return rows.to(torch.get_default_device())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.certificate import Plane as ProofPlane
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Plane
 from verifier.domains.relaxations import Interval, chord, relaxed_nodes
 from verifier.network import Network
@@ -160,7 +161,7 @@ def planes_of(fans: Sequence[Fan], bounds: Mapping[str, Interval], shares: Tenso
         every = torch.cat([kept, slope.expand(-1, -1, len(fan.columns) - kept.shape[2])], 2)[:, :, fan.order]
         is_open = (low < 0) & (high > 0)
         every, parts = every * is_open[:, :, None], weights[:, fan.weights] * is_open
-        columns = torch.from_numpy(fan.columns[fan.order])
+        columns = tensor_of(fan.columns[fan.order])
         given = every.double()[:, None] / WHOLE, parts.half().double()[:, None]
         planes[fan.output] = Plane(fan.source, places, columns, *fan.map, *given)
     return planes
@@ -171,8 +172,8 @@ def proof_planes(fans: Sequence[Fan], planes: Mapping[str, Plane]) -> dict[str, 
     proofs = {}
     for fan in fans:
         plane = planes[fan.output]
-        entries, columns = plane.entries.numpy(), plane.columns.numpy()
-        parts = zip(quantised(plane.shares).numpy(), plane.weights.half().numpy(), strict=True)
+        entries, columns = array_of(plane.entries), array_of(plane.columns)
+        parts = zip(array_of(quantised(plane.shares)), array_of(plane.weights.half()), strict=True)
         proofs[fan.output] = [ProofPlane(entries, columns, *own) for own in parts]
     return proofs
 
@@ -224,7 +225,7 @@ def _fan(
 ) -> Fan:
     (source, weight, bias), place = under, places[value]
     output = next(a for a, v in readers.items() if v == value)
-    own, shift = torch.tensor(weight[place.entries.numpy()]), torch.tensor(bias[place.entries.numpy()])
+    own, shift = torch.tensor(weight[array_of(place.entries)]), torch.tensor(bias[array_of(place.entries)])
     carried = watched = None
     kept, on = torch.arange(network.size(source)), torch.zeros(0, dtype=torch.long)
     if source != network.input:
@@ -237,7 +238,7 @@ def _fan(
     low, high = (side[:, on] for side in bounds[source])
     center, radius = (0.5 * low + 0.5 * high) @ own[:, on].T + shift, (0.5 * high - 0.5 * low) @ own[:, on].abs().T
     some, size = own[:, kept].float(), len(place.entries) * len(kept)
-    columns = torch.cat([kept, on]).numpy()
+    columns = array_of(torch.cat([kept, on]))
     return Fan(
         place.active,
         slice(starts[0], starts[0] + size),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from verifier.check import confirms
+from verifier.device import array_of
 from verifier.engines.descent import descend, multiplications
 from verifier.engines.program import run
 from verifier.engines.targets import Batch, batch_of, left_sides, targets_of, worst
@@ -80,7 +81,7 @@ class _PointTest:
         """The point, where it is a counterexample; exact replays that fail are not repeated for ever."""
         if value > 0 or (value > -1e-9 and self.failures >= FAILURES):
             return None
-        x: Array = point.numpy().copy()
+        x: Array = array_of(point).copy()
         if confirms(self.query, x):
             return x
         self.failures += 1

@@ -14,6 +14,7 @@ from highspy import Highs, HighsLp, HighsModelStatus, MatrixFormat
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Atoms, Choices
 from verifier.domains.relaxations import Interval
 from verifier.ops import Array
@@ -37,10 +38,10 @@ def stopped_at(
     multipliers, left = start.atoms.clone(), seen.clone()
     low, high = bounds[value]
     for b, s in wanted.nonzero().tolist():
-        forms, bias = matrix[b][about[b]].numpy(), atoms.bias[b][about[b]].numpy()
-        found = _multipliers(seen[b, s].numpy(), forms, bias, low[b].numpy(), high[b].numpy())
-        multipliers[b, s, about[b]] = torch.from_numpy(found)
-        left[b, s] += torch.from_numpy(found @ forms)
+        forms, bias = array_of(matrix[b][about[b]]), array_of(atoms.bias[b][about[b]])
+        found = _multipliers(array_of(seen[b, s]), forms, bias, array_of(low[b]), array_of(high[b]))
+        multipliers[b, s, about[b]] = tensor_of(found)
+        left[b, s] += tensor_of(found @ forms)
     # what is left meets the bounds; where there is none it goes on backwards
     lower, upper = left.clamp(min=0) * low.isfinite()[:, None], (-left).clamp(min=0) * high.isfinite()[:, None]
     return replace(start, lower={**start.lower, value: lower}, upper={**start.upper, value: upper}, atoms=multipliers)

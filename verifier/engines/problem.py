@@ -9,6 +9,7 @@ from torch import Tensor
 
 from verifier.certificate import Group as ProofGroup
 from verifier.certificate import ProofNode, Step
+from verifier.device import tensor_of
 from verifier.domains.choices import Atoms, Choices, Rows
 from verifier.domains.relaxations import Interval
 from verifier.formula import Atom
@@ -98,7 +99,7 @@ def _matrices(network: Network, rows: Sequence[Iterable[Atom]], count: int) -> A
                 if term.value not in coefficients:
                     coefficients[term.value] = np.zeros((len(rows), count, network.size(term.value)))
                 coefficients[term.value][b, k, term.index] = float(term.coefficient)
-    return Atoms({v: torch.from_numpy(c) for v, c in coefficients.items()}, torch.from_numpy(bias))
+    return Atoms({v: tensor_of(c) for v, c in coefficients.items()}, tensor_of(bias))
 
 
 def gather(bounds: Mapping[str, Interval], rows: Tensor) -> dict[str, Interval]:

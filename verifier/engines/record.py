@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.certificate import Close, Relaxation, Step
+from verifier.device import array_of
 from verifier.domains.choices import Choices
 from verifier.domains.optimise import Optimised
 from verifier.domains.relaxations import pool_choice
@@ -29,7 +30,7 @@ def steps_of(batch: Batch, value: str, columns: Tensor, open_: Tensor, found: Op
         rows = torch.cat([keep, keep + count])
         multipliers = _multipliers(group.common, group.relations, found.choices, b, rows)
         relaxation = _relaxation(batch, found.choices, b, b, rows, multipliers)
-        indices = columns[b][keep].numpy().astype(np.int64)
+        indices = array_of(columns[b][keep]).astype(np.int64)
         signs = np.repeat(np.array([1, -1], dtype=np.int64), len(indices))
         yield b, Step(value, np.concatenate([indices, indices]), signs, relaxation)
 
@@ -58,7 +59,7 @@ def _multipliers(
     multipliers = np.zeros((len(rows), len(atoms)))
     if choices.atoms is not None:
         places = [atoms.index(a) for a in relations]
-        multipliers[:, places] = choices.atoms[entry, rows, : len(places)].detach().numpy()
+        multipliers[:, places] = array_of(choices.atoms[entry, rows, : len(places)])
     return multipliers
 
 
@@ -70,7 +71,7 @@ def _relaxation(batch: Batch, choices: Choices, entry: int, position: int, rows:
     for node in batch.network.nodes:
         if isinstance(node.op, MaxPool):
             low, high = (side[position : position + 1] for side in batch.bounds[node.inputs[0]])
-            slopes[node.output] = pool_choice(node, batch.network, low, high).index.numpy()
+            slopes[node.output] = array_of(pool_choice(node, batch.network, low, high).index)
     lower, upper = (
         {name: _small(t[entry, rows].detach()) for name, t in side.items() if bool(t[entry, rows].any())}
         for side in (choices.lower, choices.upper)
@@ -86,5 +87,5 @@ def _of_rows(tensor: Tensor, rows: Tensor) -> NDArray:
 def _small(tensor: Tensor) -> NDArray:
     """A copy in half precision where that loses nothing, else as it is."""
     half = tensor.half()
-    kept: NDArray = (half if torch.equal(half.to(tensor), tensor) else tensor).numpy().copy()
+    kept: NDArray = array_of(half if torch.equal(half.to(tensor), tensor) else tensor).copy()
     return kept

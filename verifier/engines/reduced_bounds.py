@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Choices, unit_rows
 from verifier.domains.linear import lower_bounds
 from verifier.domains.optimise import Optimised
@@ -123,11 +124,11 @@ def _warm(reduced: Reduced, batch: Batch, value: str, columns: Tensor, point: Po
         for block in reduced.blocks:
             slopes = given.slopes.get(nodes.get(block.value, ""))
             if block.active is not None and slopes is not None and len(slopes) == len(step.indices):
-                chosen = torch.from_numpy(slopes[source][:, block.entries.numpy()]).float()
+                chosen = tensor_of(slopes[source][:, array_of(block.entries)]).float()
                 point.slopes[rows[:, None], torch.arange(block.active.start, block.active.stop)] = chosen
         if given.atoms.size and len(given.atoms) == len(step.indices) and group.relations:
             places = [group.common.index(atom) for atom in group.relations]
-            chosen = torch.from_numpy(given.atoms[source][:, places]).float()
+            chosen = tensor_of(given.atoms[source][:, places]).float()
             point.relations[rows[:, None], torch.arange(len(places))] = chosen
 
 

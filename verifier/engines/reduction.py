@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Atoms, Rows
 from verifier.domains.relaxations import Interval, relaxed_nodes
 from verifier.engines.forms import SparseForms, forms_of, known_forms, starts_of
@@ -67,8 +68,8 @@ def _entries(
         low, high = bounds[v]
         above, below = (low >= 0).all(0), (high <= 0).all(0)
         chosen = always | ~(above | below) if v in readers else always
-        kept[v] = chosen.nonzero()[:, 0].numpy()
-        on[v] = (above & ~chosen).nonzero()[:, 0].numpy() if v in readers else kept[v][:0]
+        kept[v] = array_of(chosen.nonzero()[:, 0])
+        on[v] = array_of((above & ~chosen).nonzero()[:, 0]) if v in readers else kept[v][:0]
     return kept, on
 
 
@@ -167,9 +168,9 @@ class _Reduction:
                 columns,
                 _map(of_inputs),
                 _map(of_carried),
-                torch.from_numpy(forms.shift).float(),
+                tensor_of(forms.shift).float(),
                 value,
-                torch.from_numpy(kept),
+                tensor_of(kept),
             )
             blocks.append(block)
             watched += len(kept)
@@ -210,11 +211,11 @@ class _Reduction:
     def _cut_rows(self, rows: Rows) -> Forms:
         """Rows (batch, spec) over what is left, in float32."""
         matrix, shift = forms_of(self.left.network, rows)
-        forms = self.cut(SparseForms(csr_array(matrix.flatten(0, 1).numpy()), shift.flatten().numpy()))
-        dense = torch.from_numpy(forms.matrix.toarray()).float().view(*shift.shape, -1)
+        forms = self.cut(SparseForms(csr_array(array_of(matrix.flatten(0, 1))), array_of(shift.flatten())))
+        dense = tensor_of(forms.matrix.toarray()).float().view(*shift.shape, -1)
         inputs = self.left.network.size(self.left.network.input)
         of_inputs = dense[..., :inputs].contiguous() if bool(dense[..., :inputs].any()) else None
-        return Forms(dense[..., inputs:].contiguous(), of_inputs, torch.from_numpy(forms.shift).float().view(shift.shape))
+        return Forms(dense[..., inputs:].contiguous(), of_inputs, tensor_of(forms.shift).float().view(shift.shape))
 
 
 def _used(matrix: csr_array) -> slice:

@@ -5,6 +5,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from verifier.device import random_integers, random_like
+
 KINDS = 8
 FLAT = 3  # inputs up to which runs make no sense
 
@@ -41,14 +43,14 @@ def varied(lower: Tensor, upper: Tensor, number: int, generator: torch.Generator
     neighbouring inputs moving together, since networks trained on images or series are often dead on white noise.
     """
     shape = (*lower.shape[:-1], number, lower.shape[-1])
-    share = torch.rand(shape, generator=generator, dtype=lower.dtype)
+    share = random_like(lower, shape, generator)
     kind = torch.arange(number).reshape(-1, 1) % KINDS
     if shape[-1] > FLAT:
         share = torch.where((kind == 3) | (kind >= 6), _runs(share, generator), share)
-    density, base, contrast = torch.rand((3, *shape[:-1], 1), generator=generator, dtype=lower.dtype)
+    density, base, contrast = random_like(lower, (3, *shape[:-1], 1), generator)
     lopsided = (share < density).to(share.dtype)
     flat = base + contrast.square() * (share - base)
-    sparse = torch.where(torch.rand(shape, generator=generator, dtype=lower.dtype) < density.square(), share, base.round())
+    sparse = torch.where(random_like(lower, shape, generator) < density.square(), share, base.round())
     share = torch.where((kind == 1) | (kind == 6), lopsided, share)
     share = torch.where(kind == 4, flat, share)
     share = torch.where((kind == 5) | (kind == 7), sparse, share)
@@ -60,6 +62,6 @@ def _runs(share: Tensor, generator: torch.Generator) -> Tensor:
     """The same numbers, each repeated over a run of inputs; the length of the runs differs from point to point."""
     inputs = share.shape[-1]
     longest = max(1, (inputs // 2).bit_length())
-    power = torch.randint(1, longest + 1, (*share.shape[:-1], 1), generator=generator)
-    offset = torch.randint(inputs, (*share.shape[:-1], 1), generator=generator)
+    power = random_integers(1, longest + 1, (*share.shape[:-1], 1), generator)
+    offset = random_integers(0, inputs, (*share.shape[:-1], 1), generator)
     return share.gather(-1, (torch.arange(inputs) + offset % 2**power) // 2**power % inputs)

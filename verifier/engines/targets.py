@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from verifier.device import tensor_of
 from verifier.domains.bounds import before_activation
 from verifier.engines.program import Program, program_for, run
 from verifier.formula import Atom, Term
@@ -131,15 +132,15 @@ def batch_of(network: Network, targets: Sequence[Target]) -> Batch:
     atoms = [target.rows.astype(np.int64) + offset for target, offset in zip(targets, offsets, strict=True)]
     return Batch(
         tuple(targets),
-        torch.from_numpy(np.stack([target.lower for target in targets])).unsqueeze(1),
-        torch.from_numpy(np.stack([target.upper for target in targets])).unsqueeze(1),
+        tensor_of(np.stack([target.lower for target in targets])).unsqueeze(1),
+        tensor_of(np.stack([target.upper for target in targets])).unsqueeze(1),
         program_for(network, entries),
-        torch.from_numpy(np.concatenate(terms).astype(np.int64)),
+        tensor_of(np.concatenate(terms).astype(np.int64)),
         torch.tensor([place[entry] for target in targets for entry in target.entries], dtype=torch.int64),
-        torch.from_numpy(np.concatenate(atoms).astype(np.int64)),
-        torch.from_numpy(np.concatenate([target.coefficients for target in targets]).astype(np.float64)),
-        torch.from_numpy(np.repeat(np.arange(len(targets)), counts)),
-        torch.from_numpy(np.concatenate([target.biases for target in targets]).astype(np.float64)),
+        tensor_of(np.concatenate(atoms).astype(np.int64)),
+        tensor_of(np.concatenate([target.coefficients for target in targets]).astype(np.float64)),
+        tensor_of(np.repeat(np.arange(len(targets)), counts)),
+        tensor_of(np.concatenate([target.biases for target in targets]).astype(np.float64)),
     )
 
 

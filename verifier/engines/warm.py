@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.certificate import Step
+from verifier.device import array_of, tensor_of
 from verifier.domains.choices import Choices
 from verifier.engines.problem import Batch, Group
 
@@ -20,11 +21,11 @@ def known_rows(batch: Batch, value: str, columns: Tensor) -> Iterator[tuple[int,
         if step is None:
             continue
         known = torch.full((batch.network.size(value), 2), -1)
-        side = torch.from_numpy((step.signs < 0).astype(np.int64))
-        known[torch.from_numpy(step.indices), side] = torch.arange(len(step.indices))
+        side = tensor_of((step.signs < 0).astype(np.int64))
+        known[tensor_of(step.indices), side] = torch.arange(len(step.indices))
         sources = torch.cat([known[columns[b], 0], known[columns[b], 1]])
         there = (sources >= 0).nonzero()[:, 0]
-        yield b, group, step, there, sources[there].numpy()
+        yield b, group, step, there, array_of(sources[there])
 
 
 def warm_choices(batch: Batch, value: str, columns: Tensor, plain: Choices, multiplied: Sequence[str]) -> Choices | None:
@@ -45,7 +46,7 @@ def warm_choices(batch: Batch, value: str, columns: Tensor, plain: Choices, mult
             _write(into, known, b, there, source, rows=len(step.indices))
         if atoms is not None and given.atoms.size and len(given.atoms) == len(step.indices) and group.relations:
             places = [group.common.index(atom) for atom in group.relations]
-            atoms[b, there[:, None], torch.arange(len(places))] = torch.from_numpy(given.atoms[source][:, places])
+            atoms[b, there[:, None], torch.arange(len(places))] = tensor_of(given.atoms[source][:, places])
     return Choices(slopes, lower, upper, atoms, upper_slopes) if found else None
 
 
@@ -54,4 +55,4 @@ def _write(
 ) -> None:
     for name, tensor in into.items():
         if name in known and len(known[name]) == rows:
-            tensor[entry, there] = torch.from_numpy(known[name][source]).to(tensor.dtype)
+            tensor[entry, there] = tensor_of(known[name][source]).to(tensor.dtype)

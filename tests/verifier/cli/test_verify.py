@@ -123,6 +123,12 @@ def test_a_bad_query_is_refused(tmp_path, model, name, content, message):
     assert (code, out) == (2, "") and message in err
 
 
+def test_a_device_that_is_not_there_is_refused(tmp_path, model):
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    code, out, err = real_run("verify", query, "--network", model, "--device", "cuda:99")
+    assert (code, out) == (2, "") and "BadQuery: cannot compute on device 'cuda:99': " in err
+
+
 def hangs(request, send):
     re.match(r"(a+)+$", "a" * 60 + "b")  # one C call that never lets another thread run
 
