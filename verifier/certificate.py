@@ -3,6 +3,12 @@
 A `Certificate` shows that every disjunct of a query is infeasible over its region. Disjuncts are grouped; each group has one
 proof tree over the *common* atoms of its disjuncts (those that all of them hold, in the order of the first).
 
+What comes before the groups, `prelude`, is replayed once, over the atoms that all disjuncts of the query hold: steps, and
+`Lemmas`, bounds of single entries of which each has a tree of its own. Such a tree starts from the bounds at hand, of which one
+is cut to the side that the lemma denies (v <= at for v >= at); its closes have the disjunct NODE, multipliers on the common
+atoms and on bounds alone, and refute their node. Where all trees are refuted the bounds hold, and are pushed. The trees of the
+groups begin from what the prelude has proved; exact passes, which begin at the region, do without it.
+
 Replaying a tree keeps proven bounds lower[v] <= v <= upper[v] for every value v, under the common atoms:
 - at the root they come from the region, cut by the common atoms with a single term (a strict one as if it were not, but that
   relu(z) > t >= 0 also gives z >= t), pushed forward by interval arithmetic and back through each activation (relu(z) >= t > 0
@@ -51,12 +57,15 @@ sum of multiplier * atom is positive everywhere, or zero with a strict atom in i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verifier.ops import Array
 
+NODE = -1
+"""Stands for the disjunct in the trees of lemmas: what a close refutes there is its node."""
 EMPTY: Mapping[str, NDArray] = MappingProxyType({})
 
 
@@ -95,7 +104,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Close:
-    """Refutes one disjunct; `disjunct` counts those of the query."""
+    """Refutes one disjunct; `disjunct` counts those of the query, or is NODE in the tree of a lemma."""
 
     disjunct: int
     relaxation: Relaxation
@@ -129,9 +138,24 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class Lemmas:
+    """value[indices[k]] >= ats[k] where signs[k] is +1, <= ats[k] where it is -1: trees[k] refutes the other side."""
+
+    value: str
+    indices: NDArray[np.int64]
+    signs: NDArray[np.int64]
+    ats: Array
+    trees: tuple[ProofNode, ...]
+
+
+Prelude: TypeAlias = tuple[Step | Lemmas, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """Real-arithmetic refutation of every disjunct of the query with this hash."""
 
     network_sha256: str
     query_sha256: str
     groups: tuple[Group, ...]
+    prelude: Prelude = ()

@@ -9,19 +9,20 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from verifier.certificate import Certificate, Close, ProofNode
+from verifier.certificate import Certificate, Close, Prelude, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.check import check
 from verifier.device import PROCESSOR, computing_on
 from verifier.domains.choices import Choices, select
 from verifier.domains.relaxations import relaxed_nodes, undecided, values_read
 from verifier.engines.attack import Attack
-from verifier.engines.bound import bound_goals, closes, resumed, start_batch, tighten
+from verifier.engines.bound import bound_goals, closes, narrowed, resumed, start_batch, tighten
 from verifier.engines.boxes import BoxSearch, can_split_inputs, split_inputs
+from verifier.engines.lemmas import has_lemmas, prove_lemmas
 from verifier.engines.lp_tree import lp_search
 from verifier.engines.milp import decide_milp
 from verifier.engines.points import point_test
-from verifier.engines.problem import Batch, GoalRow, Group, Searched, entries_of, groups
+from verifier.engines.problem import Batch, GoalRow, Group, Searched, entries_of, groups, shared_atoms
 from verifier.engines.smt import decide_smt
 from verifier.engines.split import branch_and_bound
 from verifier.network import Network
@@ -34,6 +35,7 @@ Efforts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
 FEW_WEIGHTS = 40_000
 MOST_WEIGHTS = 1_000_000  # of a network that is written out for a solver, to see how little of it an assertion depends on
 GOAL_STEPS = (0, 10, 30, 60)  # rounds of optimisation; each works on the goals that the last left open
+MOST_LEAVES = 50_000  # of the trees of a layer's lemmas
 LARGEST_SCALE = 1e30  # what float32 still holds
 TELL_EVERY_S = 0.3
 EFFORTS = {"climb": ((0, (10,)), (3, (0, 10))), "optimise": ((3, (0, 10, 30)), (20, (0, 30, 60)))}
@@ -78,6 +80,7 @@ class Case:
     bounds: dict[int, float] = field(default_factory=dict)
     begun: dict[Group, BoxSearch] = field(default_factory=dict)
     roots: dict[int, Batch] = field(default_factory=dict)
+    prelude: Prelude = ()
     undecided: int | None = None
     seconds: float = 0.0
     splits: int = 0
@@ -148,6 +151,7 @@ class Strategy:
             "boxes": self._split_inputs,
             "split": self._split_neurons,
             "lp": self._split_by_programs,
+            "lemmas": self._prove_lemmas,
             "smt": self._ask_smt,
             "milp": self._ask_milp,
         }
@@ -274,6 +278,21 @@ class Strategy:
         (case,) = cases
         return self._search(case, "lp", lp_search, rounds=(0,))
 
+    def _prove_lemmas(self, cases: list[Case]) -> dict[Case, Verdict]:
+        """Bound neurons by small trees of cases, under what all disjuncts share; later searches begin from these bounds."""
+        (case,) = cases
+        pieces = [_Piece(case, n) for n in range(len(case.groups)) if n not in case.proofs]
+        shared = Group(case.query, tuple(range(len(case.query.disjuncts))), shared_atoms(case.query), ())
+        proved, case.prelude = prove_lemmas(
+            start_batch([shared]), leaves=self.turn.splits or MOST_LEAVES, out_of_time=self._out_of_time
+        )
+        batch = narrowed(start_batch([case.groups[p.number] for p in pieces]), proved)
+        for k, piece in enumerate(pieces):
+            case.roots[piece.number] = entries_of(batch, [k])
+        self._close(batch, pieces, rounds=GOAL_STEPS)
+        case.reasons.append("lemmas: " + ("timeout" if self._out_of_time() else "incomplete"))
+        return _certified(cases)
+
     def _search(self, case: Case, name: str, engine: Callable[..., Searched], *, rounds: Sequence[int]) -> dict[Case, Verdict]:
         """Prove the groups still open by cases."""
         hits: list[Array] = []
@@ -354,6 +373,8 @@ class Strategy:
 def _suits(turn: Turn, case: Case) -> bool:
     if turn.engine == "boxes" and not can_split_inputs(case.query.network):
         return False
+    if turn.engine == "lemmas" and not has_lemmas(case.query.network):
+        return False
     if turn.engine == "lp" and not all(isinstance(node.op, Relu) for node in relaxed_nodes(case.query.network)):
         return False
     if turn.most_inputs is not None and case.query.region.size > turn.most_inputs:
@@ -395,11 +416,13 @@ def _certified(cases: Sequence[Case]) -> dict[Case, Verdict]:
         if len(case.proofs) < len(case.groups):
             continue
         parts = tuple(part for _, found in sorted(case.proofs.items()) for part in found)
-        certificate = Certificate(case.query.network.sha256, case.query.sha256, parts)
+        certificate = Certificate(case.query.network.sha256, case.query.sha256, parts, case.prelude)
         result = check(case.query, certificate)
         if result.accepted:
             verdicts[case] = Proved(certificate)
         else:
             case.proofs.clear()
+            case.roots.clear()
+            case.prelude = ()
             case.reasons.append(f"rounding: the check rejected a proof ({result.reason})")
     return verdicts

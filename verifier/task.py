@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from verifier.strategy import Progress
     from verifier.verdict import Decision
 
-ENGINE_NAMES = ("auto", "falsify", "bound", "boxes", "split", "lp", "milp", "smt")
+ENGINE_NAMES = ("auto", "falsify", "bound", "boxes", "split", "lemmas", "lp", "milp", "smt")
 """The keys of `verifier.solve.ENGINES`, for who must not wait for its imports."""
 
 AnswerWord: TypeAlias = Literal["sat", "unsat", "unknown", "timed-out"]

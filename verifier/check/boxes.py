@@ -52,6 +52,10 @@ class Boxes:
         """The boxes of some of the nodes, repeats allowed."""
         return Boxes({name: (low[nodes], high[nodes]) for name, (low, high) in self.sides.items()}, self.alive[nodes])
 
+    def among(self, names: Collection[str]) -> "Boxes":
+        """The boxes of some of the values."""
+        return Boxes({name: pair for name, pair in self.sides.items() if name in names}, self.alive)
+
     def replaced(self, name: str, pair: Pair) -> "Boxes":
         """These with other bounds of one value, and what crosses there dead."""
         return Boxes({**self.sides, name: pair}, self.alive & ~(pair[0] > pair[1]).any(axis=1))
@@ -64,6 +68,13 @@ def joined(parts: Sequence[Boxes]) -> Boxes:
         for name in parts[0].sides
     }
     return Boxes(sides, np.concatenate([p.alive for p in parts]))
+
+
+def met(first: Boxes, second: Boxes) -> Boxes:
+    """The intersection, node by node."""
+    sides = {name: _met(pair, second.sides[name]) for name, pair in first.sides.items()}
+    crossed = np.any([(low > high).any(axis=1) for low, high in sides.values()], axis=0)
+    return Boxes(sides, first.alive & second.alive & ~crossed)
 
 
 def first_boxes(model: FloatModel, lower: Array, upper: Array, atoms: Iterable[Atom]) -> Boxes:

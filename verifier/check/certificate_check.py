@@ -7,7 +7,7 @@ from verifier.certificate import Certificate, Group
 from verifier.check.choices import Rejected, index, require
 from verifier.check.exact import OutOfRange, assert_ieee_arithmetic
 from verifier.check.place import Progress
-from verifier.check.tree import replay_group
+from verifier.check.tree import replay_group, replay_prelude
 from verifier.errors import VerifierError
 from verifier.query import Query
 
@@ -44,9 +44,10 @@ def check(query: Query, certificate: Certificate) -> CheckResult:
     began, progress, reason = time.perf_counter(), Progress(), None
     try:
         _check_header(query, certificate)
+        known = replay_prelude(query, certificate.prelude, progress)
         for number, group in enumerate(certificate.groups):
             progress.group, progress.at = number, None
-            replay_group(query, group, progress)
+            replay_group(query, group, progress, known)
     except Rejected as rejection:
         reason = str(rejection)
     except OutOfRange as error:

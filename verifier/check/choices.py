@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Plane, Relaxation, Step
+from verifier.certificate import Lemmas, Plane, Relaxation, Step
 from verifier.check.float_maps import Dense
 from verifier.check.float_model import FloatModel, Jump, least_slope
 from verifier.network import Node
@@ -79,13 +79,30 @@ def is_finite_number(value: object) -> bool:
 
 def step_rows(model: FloatModel, step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A step's indices and signs, checked."""
-    require(isinstance(step, Step) and step.value in model.network.shapes, "a step bounds a value that the network lacks")
+    require(isinstance(step, Step), f"a step was expected, got {type(step).__name__}")
     require(not getattr(step.relaxation, "planes", None), "a step has planes, which stand in closes alone")
-    size = model.network.size(step.value)
-    indices, signs = numbers(step.indices, "a step's indices", whole=True), numbers(step.signs, "a step's signs", whole=True)
-    require(indices.shape == signs.shape == (indices.size,), "a step's indices and signs are not vectors of one length")
-    require(((indices >= 0) & (indices < size)).all(), f"a step's index is out of range for {step.value!r}")
-    require(((signs == 1) | (signs == -1)).all(), "a step's signs must be 1 or -1")
+    return _signed_entries(model, step, "a step")
+
+
+def lemma_rows(model: FloatModel, given: Lemmas) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """The indices, signs and numbers of lemmas, checked, and that there is a tree for each."""
+    indices, signs = _signed_entries(model, given, "a lemma")
+    ats = numbers(given.ats, "a lemma's numbers")
+    require(ats.shape == indices.shape, "lemmas have not one number each")
+    require(isinstance(given.trees, tuple) and len(given.trees) == len(indices), "lemmas have not one tree each")
+    return indices, signs, ats
+
+
+def _signed_entries(model: FloatModel, given: Step | Lemmas, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    require(given.value in model.network.shapes, f"{what} bounds a value that the network lacks")
+    size = model.network.size(given.value)
+    indices, signs = (
+        numbers(given.indices, f"{what}'s indices", whole=True),
+        numbers(given.signs, f"{what}'s signs", whole=True),
+    )
+    require(indices.shape == signs.shape == (indices.size,), f"{what}'s indices and signs are not vectors of one length")
+    require(((indices >= 0) & (indices < size)).all(), f"{what}'s index is out of range for {given.value!r}")
+    require(((signs == 1) | (signs == -1)).all(), f"{what}'s signs must be 1 or -1")
     return indices, signs
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.certificate import Certificate
-from verifier.check.flat_tree import flatten, unflatten
+from verifier.check.flat_tree import flatten, flatten_prelude, unflatten, unflatten_prelude
 from verifier.errors import BadCertificate, VerifierError
 from verifier.formula import And, Atom, Formula, Or, Term
 from verifier.network import Network
@@ -57,6 +57,7 @@ def write_certificate(query: Query, certificate: Certificate, path: str | os.Pat
         "query_sha256": certificate.query_sha256,
         "region": _region_out(query.region, arrays),
         "assertion": _formula_out(query.assertion),
+        "prelude": flatten_prelude(certificate.prelude, arrays.name),
         "groups": [flatten(group, arrays.name) for group in certificate.groups],
     }
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -97,7 +98,8 @@ def read_certificate(path: str | os.PathLike[str], network: Network) -> tuple[Qu
         arrays = _ArrayReader(members)
         query = Query(network, _region_in(document["region"], arrays), _formula_in(document["assertion"]))
         groups = tuple(unflatten(group, arrays.array) for group in document["groups"])
-        certificate = Certificate(document["network_sha256"], document["query_sha256"], groups)
+        prelude = unflatten_prelude(document.get("prelude", ()), arrays.array)  # files of before there were preludes have none
+        certificate = Certificate(document["network_sha256"], document["query_sha256"], groups, prelude)
         same = query.sha256 == certificate.query_sha256
     except DAMAGE as error:
         raise _damaged(path, error) from error

@@ -7,12 +7,13 @@ names, shapes and types, are kept together, each array that several share once.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.certificate import Close, Group, Plane, ProofNode, Relaxation, Split, Step
+from verifier.certificate import NODE, Close, Group, Lemmas, Plane, Prelude, ProofNode, Relaxation, Split, Step
 
 ROLES = ("slopes", "upper_slopes", "lower", "upper")
 OF_PLANES = tuple(field.name for field in fields(Plane))
@@ -81,6 +82,58 @@ def unflatten(data: Mapping[str, Any], load: Load) -> Group:
         )
         nodes[position] = ProofNode(own_steps, own_closes, split, rebound[position])
     return Group(tuple(int(d) for d in data["disjuncts"]), nodes[0])
+
+
+def flatten_prelude(prelude: Prelude, store: Store) -> list[dict[str, Any]]:
+    """The parts as documents: steps in a row as those of a node, lemmas as a chain of splits at their numbers.
+
+    Of each split the side that the lemma denies has its tree, and the other the next split.
+    """
+    parts: list[dict[str, Any]] = []
+    for is_step, run in groupby(prelude, lambda part: isinstance(part, Step)):
+        if is_step:
+            steps = ProofNode(tuple(part for part in run if isinstance(part, Step)))
+            parts.append({"steps": flatten(Group((NODE,), steps), store)})
+            continue
+        for given in run:
+            assert isinstance(given, Lemmas)
+            parts.append({"signs": store(given.signs), "lemmas": flatten(Group((NODE,), _chain(given)), store)})
+    return parts
+
+
+def unflatten_prelude(parts: Sequence[Mapping[str, Any]], load: Load) -> Prelude:
+    """The prelude of such documents. Raises ValueError, KeyError, IndexError or TypeError where one is damaged."""
+    prelude: list[Step | Lemmas] = []
+    for part in parts:
+        if "steps" in part:
+            prelude += unflatten(part["steps"], load).root.steps
+        else:
+            prelude.append(_unchained(unflatten(part["lemmas"], load).root, load(part["signs"])))
+    return tuple(prelude)
+
+
+def _chain(given: Lemmas) -> ProofNode:
+    chain = ProofNode()
+    rows = zip(given.indices.tolist(), given.signs.tolist(), given.ats.tolist(), given.trees, strict=True)
+    for index, sign, at, tree in reversed(list(rows)):
+        low, high = (tree, chain) if sign > 0 else (chain, tree)
+        chain = ProofNode(split=Split(given.value, index, at, low, high))
+    return chain
+
+
+def _unchained(chain: ProofNode, signs: NDArray) -> Lemmas:
+    splits: list[Split] = []
+    trees: list[ProofNode] = []
+    for sign in _listed(signs):
+        if chain.split is None:
+            raise ValueError("lemmas and their signs do not fit")
+        splits.append(chain.split)
+        tree, chain = (chain.split.low, chain.split.high) if sign > 0 else (chain.split.high, chain.split.low)
+        trees.append(tree)
+    if not splits or len({split.value for split in splits}) > 1:
+        raise ValueError("lemmas speak of one value")
+    indices, ats = np.array([split.index for split in splits], dtype=np.int64), np.array([split.at for split in splits])
+    return Lemmas(splits[0].value, indices, signs, ats, tuple(trees))
 
 
 def _listed(array: NDArray) -> list[Any]:

@@ -8,16 +8,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from verifier.certificate import Close, Group, ProofNode, Split, Step
-from verifier.check.boxes import Boxes, first_boxes, joined, push
-from verifier.check.choices import Rejected, index, is_finite_number, require, row_batches, some_rows, step_rows, validated
+from verifier.certificate import NODE, Close, Group, Lemmas, Prelude, ProofNode, Split, Step
+from verifier.check.boxes import Boxes, first_boxes, joined, met, push
+from verifier.check.choices import (
+    Rejected,
+    index,
+    is_finite_number,
+    lemma_rows,
+    require,
+    row_batches,
+    some_rows,
+    step_rows,
+    validated,
+)
 from verifier.check.closes import choices_of, confirm
 from verifier.check.exact_node import ExactTree
 from verifier.check.float_backward import AtomForms, Seen, atom_forms, lower_bounds
 from verifier.check.float_model import FloatModel, prepare_floats
 from verifier.check.place import Place, Progress
 from verifier.check.rebound import rebounded
-from verifier.formula import Atom
+from verifier.formula import And, Atom
+from verifier.network import Network
 from verifier.ops import Array
 from verifier.query import Query
 from verifier.region import outer_bounds
@@ -37,40 +48,112 @@ class _Waiting:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """A group's proof under way. members: its disjuncts; forms: the atoms of those met so far."""
+    """A group's proof under way. members: its disjuncts, or NODE alone for lemmas; forms: the atoms of those met so far."""
 
     query: Query
     model: FloatModel
     members: frozenset[int]
+    shared: tuple[Atom, ...]
     common: AtomForms
     exact: ExactTree
     progress: Progress
     forms: dict[int, AtomForms] = field(default_factory=dict)
 
     def atoms(self, disjunct: int) -> tuple[tuple[Atom, ...], AtomForms]:
+        if disjunct == NODE:
+            return self.shared, self.common
         atoms = self.query.disjuncts[disjunct]
         if disjunct not in self.forms:
             self.forms[disjunct] = atom_forms(self.query.network, atoms)
         return atoms, self.forms[disjunct]
 
 
-def replay_group(query: Query, group: Group, progress: Progress) -> None:
-    """Returns where the group's tree refutes its disjuncts; raises Rejected or OutOfRange, with progress.at the place."""
-    model = prepare_floats(query.network)
-    disjuncts = [query.disjuncts[d] for d in group.disjuncts]
-    shared = set(disjuncts[0]).intersection(*disjuncts[1:])
-    common = tuple(atom for atom in disjuncts[0] if atom in shared)
+def replay_prelude(query: Query, prelude: Prelude, progress: Progress) -> Boxes | None:
+    """The bounds that a prelude proves of inputs that satisfy some disjunct; None where there is none. Raises Rejected."""
+    if not prelude or not query.disjuncts:
+        return None
+    tree, boxes = _begun(query, tuple(range(len(query.disjuncts))), frozenset({NODE}), progress)
+    for part in prelude:
+        if not boxes.alive[0]:
+            break
+        require(isinstance(part, Step | Lemmas), f"a step or lemmas were expected, got {type(part).__name__}")
+        if isinstance(part, Step):
+            boxes = _after_step(tree, part, boxes)
+            tree.progress.steps += 1
+        else:
+            boxes = _after_lemmas(tree, part, boxes)
+    return boxes
+
+
+def replay_group(query: Query, group: Group, progress: Progress, known: Boxes | None = None) -> None:
+    """Returns where the group's tree refutes its disjuncts; raises Rejected or OutOfRange, with progress.at the place.
+
+    known: bounds that hold wherever some disjunct of the query does.
+    """
     members = frozenset(group.disjuncts)
+    tree, boxes = _begun(query, group.disjuncts, members, progress)
+    if known is not None:
+        boxes = push(tree.model, met(boxes, known), None)
+    _replay(tree, [Place(group.root, members, None, "")], boxes, [0])
+
+
+def _begun(query: Query, disjuncts: Sequence[int], members: frozenset[int], progress: Progress) -> tuple[_Tree, Boxes]:
+    """A tree over the atoms that some disjuncts share, and its first bounds."""
+    model = prepare_floats(query.network)
+    first, *rest = (query.disjuncts[d] for d in disjuncts)
+    shared = set(first).intersection(*rest)
+    common = tuple(atom for atom in first if atom in shared)
     exact = ExactTree(query, model, common, progress)
-    tree = _Tree(query, model, members, atom_forms(query.network, common), exact, progress)
-    boxes = first_boxes(model, *outer_bounds(query.region), common)
-    waiting = [_Waiting([Place(group.root, members, None, "")], boxes, [0])]
+    tree = _Tree(query, model, members, common, atom_forms(query.network, common), exact, progress)
+    return tree, first_boxes(model, *outer_bounds(query.region), common)
+
+
+def _replay(tree: _Tree, roots: list[Place], boxes: Boxes, origins: list[int]) -> None:
+    """Returns where the trees under some roots are refuted, root k from boxes origins[k]."""
+    query, model = tree.query, tree.model
+    waiting = [_Waiting(roots, boxes, origins)]
     at_once = max(FEWEST_NODES, min(MOST_NODES, ENTRIES // sum(map(query.network.size, query.network.shapes))))
     while waiting:
         places, boxes = _next(model, waiting, at_once)
         children = _replayed(tree, places, boxes)
         if children is not None:
             waiting.append(children)
+
+
+def _up_to(tree: _Tree, value: str) -> _Tree:
+    """The tree over the part of the network that a value depends on, where the premise speaks of nothing else."""
+    network = tree.query.network
+    needed, nodes = {value}, []
+    for node in reversed(network.nodes):
+        if node.output in needed:
+            nodes.append(node)
+            needed.update(node.inputs)
+    if any(term.value not in needed for atom in tree.shared for term in atom.terms):
+        return tree
+    # sound: these values are the same functions of the input there, and the premise is the same
+    part = Network(network.input, network.input_shape, tuple(reversed(nodes)), value)
+    query = Query(part, tree.query.region, And(tree.shared))
+    return _begun(query, (0,), tree.members, tree.progress)[0]
+
+
+def _after_lemmas(tree: _Tree, given: Lemmas, boxes: Boxes) -> Boxes:
+    """The bounds of one node after lemmas whose trees are refuted."""
+    indices, signs, ats = lemma_rows(tree.model, given)
+    rows = np.arange(len(indices))
+    below_value = _up_to(tree, given.value)
+    sides = boxes.take(np.zeros(len(indices), dtype=np.int64)).among(below_value.query.network.shapes)
+    low, high = (side.copy() for side in sides.sides[given.value])
+    below = signs > 0
+    # sound: a lemma holds wherever its denial, which its tree starts from, is refuted; both hold the number itself.
+    high[rows[below], indices[below]] = np.minimum(high[rows[below], indices[below]], ats[below])
+    low[rows[~below], indices[~below]] = np.maximum(low[rows[~below], indices[~below]], ats[~below])
+    denied = push(below_value.model, sides.replaced(given.value, (low, high)), [given.value])
+    roots = [Place(root, tree.members, None, "") for root in given.trees]
+    _replay(below_value, roots, denied, rows.tolist())
+    low, high = (side.copy() for side in boxes.sides[given.value])
+    np.maximum.at(low[0], indices[below], ats[below])
+    np.minimum.at(high[0], indices[~below], ats[~below])
+    return push(tree.model, boxes.replaced(given.value, (low, high)), [given.value])
 
 
 def _next(model: FloatModel, waiting: list[_Waiting], at_once: int) -> tuple[list[Place], Boxes]:
@@ -188,6 +271,7 @@ def _left_open(tree: _Tree, place: Place, boxes: Boxes, k: int, confirmed: Seque
 
 def _confirm_alone(tree: _Tree, place: Place, close: Close, boxes: Boxes) -> None:
     require(isinstance(close, Close), f"a close was expected, got {type(close).__name__}")
+    require(NODE not in tree.members, "a close in the tree of a lemma is ill-formed or refutes nothing in floats")
     disjunct = index(close.disjunct, len(tree.query.disjuncts), "disjunct")
     require(disjunct in tree.members, f"disjunct {disjunct} is closed but is not of this group")
     atoms, forms = tree.atoms(disjunct)
@@ -206,7 +290,8 @@ def _checked_split(tree: _Tree, place: Place, left: frozenset[int]) -> Split | N
     if not isinstance(split, Split):
         if tree.model.exact and tree.exact.is_empty(place):
             return None
-        raise Rejected(f"disjunct {min(left)} is left open where bounds are not empty and nothing is split")
+        what = "a lemma" if left == {NODE} else f"disjunct {min(left)}"
+        raise Rejected(f"{what} is left open where bounds are not empty and nothing is split")
     shapes = tree.model.network.shapes
     require(split.value in shapes, f"a split names {split.value!r}, which the network lacks")
     index(split.index, tree.model.network.size(split.value), "split index")

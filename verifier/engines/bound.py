@@ -84,6 +84,16 @@ def resumed(known: Sequence[Batch]) -> Batch:
     return replace(batch, bounds=bounds, empty=empty, steps=tuple(steps for part in known for steps in part.steps))
 
 
+def narrowed(batch: Batch, known: Batch) -> Batch:
+    """The batch within the bounds of another one of a single group, whose premise all of its groups hold."""
+    bounds = {
+        v: (torch.maximum(low, known.bounds[v][0]), torch.minimum(high, known.bounds[v][1]))
+        for v, (low, high) in batch.bounds.items()
+    }
+    pushed, empty = push(batch.network, bounds)
+    return replace(batch, bounds=pushed, empty=batch.empty | known.empty | empty)
+
+
 def push(
     network: Network, bounds: Mapping[str, Interval], *, changed: str | None = None
 ) -> tuple[Mapping[str, Interval], Tensor]:
@@ -130,14 +140,22 @@ def intervals(known: Bounds) -> dict[str, Interval]:
     return {name: (low, known.upper[name]) for name, low in known.lower.items()}
 
 
-def tighten(batch: Batch, *, steps: int = 0, out_of_time: Clock = never, bound: Bounder | None = None) -> Batch:
+def tighten(
+    batch: Batch,
+    *,
+    steps: int = 0,
+    out_of_time: Clock = never,
+    bound: Bounder | None = None,
+    values: Sequence[str] | None = None,
+) -> Batch:
     """Bound the undecided entries that relaxed nodes read again by backward passes, value by value in network order.
 
     With steps > 0 the slopes and the multipliers on the premise are optimised for each entry. bound: in place of passes over
-    the network: (batch, value, columns, steps, out_of_time) to bounds of the value at columns, then of its negative.
+    the network: (batch, value, columns, steps, out_of_time) to bounds of the value at columns, then of its negative. values:
+    only these.
     """
     own = bound or _bound_neurons
-    for value in values_read(batch.network):
+    for value in values_read(batch.network) if values is None else values:
         if out_of_time() or bool(batch.empty.all()):
             break
         if steps or not interval_is_exact(batch.network, value):

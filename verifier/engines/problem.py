@@ -56,6 +56,13 @@ def groups(query: Query) -> list[Group]:
     return [_group(query, tuple(numbers), depth) for numbers in members.values()]
 
 
+def shared_atoms(query: Query) -> tuple[Atom, ...]:
+    """The atoms that all disjuncts hold, in the order of the first."""
+    first, *rest = query.disjuncts
+    shared = set(first).intersection(*rest)
+    return tuple(a for a in first if a in shared)
+
+
 def _group(query: Query, numbers: tuple[int, ...], depth: Mapping[str, int]) -> Group:
     first, *rest = (query.disjuncts[n] for n in numbers)
     shared = set(first).intersection(*map(set, rest))

@@ -348,8 +348,8 @@ class _Search:
             self.splitting += self.prices.passes(2 * count) * at_once
             own = evaluate_children(self.roots, subs, k, at_once)
             bounds[:, k : k + at_once] = torch.maximum(own, subs.bound[:, None]).flatten(0, 1)
-            merit = _merit(own[0], own[1], subs.own[:, None], self.target)
-            merits[:, k : k + at_once] = torch.where(subs.branches[:, k : k + at_once] < 0, -torch.inf, merit)
+            gained = merit(own[0], own[1], subs.own[:, None], self.target)
+            merits[:, k : k + at_once] = torch.where(subs.branches[:, k : k + at_once] < 0, -torch.inf, gained)
         if self.out_of_time():
             self.stack.append(subs)
             return
@@ -486,7 +486,7 @@ class _Search:
         return built[root]
 
 
-def _merit(low: Tensor, high: Tensor, parent: Tensor, target: float) -> Tensor:
+def merit(low: Tensor, high: Tensor, parent: Tensor, target: float) -> Tensor:
     """How good a split is, from its children's bounds: the product of what each gains, a closed child gaining the most."""
     gap = (target - parent).clamp(min=1e-9)
     gains = [((child - parent) / gap).clamp(1e-3, 1.0) for child in (low, high)]
