@@ -204,6 +204,8 @@ class _Forest:
             subs, _ = with_branches(self.roots, self.leaves.take(chosen), CANDIDATES)
             can_split = (subs.branches >= 0).any(1)
             stuck[subs.tree[~can_split]] = True  # its bound cannot grow any more
+            if not bool(can_split.any()):
+                continue
             rest = torch.ones(len(self.leaves), dtype=torch.bool)
             rest[chosen[can_split]] = False
             split = [self._split(subs.take(part)) for part in can_split.nonzero()[:, 0].split(self.at_once)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from laws.networks import chain, sample_box
+from laws.queries import random_query
 
 from verifier.certificate import NODE, Certificate, Close, Group, Lemmas, Prelude, ProofNode, Relaxation, Split
 from verifier.check import check, read_certificate, write_certificate
@@ -180,3 +181,11 @@ def test_networks_that_lemmas_are_not_made_for() -> None:
     assert not has_lemmas(chain((1, 2), one, Relu(), one, Sigmoid(), one))
     window = Conv(np.ones((1, 1, 1)), np.zeros(1), (1,), ((0, 0),), (1,), 1)
     assert not has_lemmas(chain((1, 1, 3), window, Relu(), window, Relu()))
+
+
+def test_trees_without_anything_to_split_end() -> None:
+    """A query of the random ones whose reduced network keeps nothing: a batch of splits was empty."""
+    asked = random_query("deep", seed=1010)
+    group = Premise(asked, tuple(range(len(asked.disjuncts))), shared_atoms(asked), ())
+    batch, _ = prove_lemmas(start_batch([group]), leaves=60, out_of_time=lambda: False)
+    assert batch.bounds.keys() == asked.network.shapes.keys()
