@@ -110,7 +110,7 @@ def test_tighter_premises_never_turn_a_proof_into_a_counterexample() -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(BadQuery, match="no engine 'magic'; choose one of auto, falsify, bound, boxes, split, lp, milp, smt"):
+    with pytest.raises(BadQuery, match="no engine 'magic'; choose one of auto, falsify, bound, boxes, split, lemmas, lp, milp, smt"):
         verify(random_query("mlp", seed=0), engine="magic")
 
 
@@ -119,4 +119,4 @@ def test_an_assertion_that_always_holds_is_never_proved(engine: str) -> None:
     query = random_query("mlp", seed=0)
     decision = verify(Query(query.network, query.region, TRUE), timeout_s=5, engine=engine)
     assert not isinstance(decision.verdict, Proved)
-    assert isinstance(decision.verdict, Refuted) or engine in ("bound", "boxes", "split", "lp", "milp")
+    assert isinstance(decision.verdict, Refuted) or engine in ("bound", "boxes", "split", "lemmas", "lp", "milp")
