@@ -1,6 +1,6 @@
 """The verifier as the oracle of refinement; what it said is in the store, so a run that was stopped need not ask again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from specmine.rules.oracle import Answer
 from specmine.tracing import Sites
 from specmine.verification.proving import decide
 from specmine.verification.store import Record, Store
-from verifier.certificate import Certificate, ProofNode
+from verifier.certificate import NODE, Certificate, Lemmas, ProofNode
 from verifier.check import read_certificate
 from verifier.formula import Atom, atoms_of
 from verifier.ops import Array
@@ -76,20 +76,31 @@ def _answer(record: Record) -> Answer:
 def used_atoms(query: Query, certificate: Certificate) -> set[Atom]:
     """The atoms that have a multiplier somewhere in a certificate; a bound of one neuron may be used without any."""
     used: set[Atom] = set()
-    for group in certificate.groups:
-        members = [query.disjuncts[number] for number in group.disjuncts]
-        shared = set(members[0]).intersection(*map(set, members))
-        common = [a for a in members[0] if a in shared]
-        waiting: list[ProofNode] = [group.root]
-        while waiting:
-            node = waiting.pop()
-            for step in node.steps:
-                used |= _with_multiplier(common, step.relaxation.atoms)
-            for close in node.closed:
-                used |= _with_multiplier(query.disjuncts[close.disjunct], close.relaxation.atoms)
-            if node.split is not None:
-                waiting += [node.split.low, node.split.high]
+    everywhere = _common(query, range(len(query.disjuncts)))
+    trees: list[tuple[list[Atom], ProofNode]] = []
+    for part in certificate.prelude:
+        if isinstance(part, Lemmas):
+            trees += [(everywhere, tree) for tree in part.trees]
+        else:
+            used |= _with_multiplier(everywhere, part.relaxation.atoms)
+    trees += [(_common(query, group.disjuncts), group.root) for group in certificate.groups]
+    while trees:
+        common, node = trees.pop()
+        for step in node.steps:
+            used |= _with_multiplier(common, step.relaxation.atoms)
+        for close in node.closed:
+            atoms = common if close.disjunct == NODE else query.disjuncts[close.disjunct]
+            used |= _with_multiplier(atoms, close.relaxation.atoms)
+        if node.split is not None:
+            trees += [(common, node.split.low), (common, node.split.high)]
     return used
+
+
+def _common(query: Query, numbers: Iterable[int]) -> list[Atom]:
+    """The atoms that some disjuncts share, in the order of the first."""
+    members = [query.disjuncts[number] for number in numbers]
+    shared = set(members[0]).intersection(*map(set, members))
+    return [a for a in members[0] if a in shared]
 
 
 def _with_multiplier(atoms: Sequence[Atom], multipliers: Array) -> set[Atom]:
