@@ -5,8 +5,10 @@ Nodes wait on a stack and are taken from its top, so that a tree is walked nearl
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from verifier.certificate import NODE, Close, Group, Lemmas, Prelude, ProofNode, Split, Step
 from verifier.check.boxes import Boxes, first_boxes, joined, met, push
@@ -35,6 +37,8 @@ from verifier.region import outer_bounds
 
 MOST_NODES, FEWEST_NODES = 512, 16
 ENTRIES = 2**19
+
+Indices: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,21 +143,29 @@ def _up_to(tree: _Tree, value: str) -> _Tree:
 def _after_lemmas(tree: _Tree, given: Lemmas, boxes: Boxes) -> Boxes:
     """The bounds of one node after lemmas whose trees are refuted."""
     indices, signs, ats = lemma_rows(tree.model, given)
-    rows = np.arange(len(indices))
-    below_value = _up_to(tree, given.value)
-    sides = boxes.take(np.zeros(len(indices), dtype=np.int64)).among(below_value.query.network.shapes)
-    low, high = (side.copy() for side in sides.sides[given.value])
-    below = signs > 0
-    # sound: a lemma holds wherever its denial, which its tree starts from, is refuted; both hold the number itself.
-    high[rows[below], indices[below]] = np.minimum(high[rows[below], indices[below]], ats[below])
-    low[rows[~below], indices[~below]] = np.maximum(low[rows[~below], indices[~below]], ats[~below])
-    denied = push(below_value.model, sides.replaced(given.value, (low, high)), [given.value])
-    roots = [Place(root, tree.members, None, "") for root in given.trees]
-    _replay(below_value, roots, denied, rows.tolist())
+    part = _up_to(tree, given.value)
+    known = boxes.among(part.query.network.shapes)
+    for batch in row_batches(tree.model, len(indices)):
+        denied = _denied(part, given.value, known, (indices[batch], signs[batch], ats[batch]))
+        roots = [Place(root, tree.members, None, "") for root in given.trees[batch]]
+        _replay(part, roots, denied, list(range(len(roots))))
+    # sound: a lemma holds wherever its denial is refuted; both hold at the number itself.
     low, high = (side.copy() for side in boxes.sides[given.value])
+    below = signs > 0
     np.maximum.at(low[0], indices[below], ats[below])
     np.minimum.at(high[0], indices[~below], ats[~below])
     return push(tree.model, boxes.replaced(given.value, (low, high)), [given.value])
+
+
+def _denied(tree: _Tree, value: str, known: Boxes, lemmas: tuple[Indices, Indices, Array]) -> Boxes:
+    """The bounds that the tree of each lemma (indices, signs, numbers) starts from: those known, cut to the other side."""
+    indices, signs, ats = lemmas
+    rows, below = np.arange(len(indices)), signs > 0
+    boxes = known.take(np.zeros(len(indices), dtype=np.int64))
+    low, high = (side.copy() for side in boxes.sides[value])
+    high[rows[below], indices[below]] = np.minimum(high[rows[below], indices[below]], ats[below])
+    low[rows[~below], indices[~below]] = np.maximum(low[rows[~below], indices[~below]], ats[~below])
+    return push(tree.model, boxes.replaced(value, (low, high)), [value])
 
 
 def _next(model: FloatModel, waiting: list[_Waiting], at_once: int) -> tuple[list[Place], Boxes]:
