@@ -105,6 +105,15 @@ class Network:
                     digest.update(repr(value).encode())
         return digest.hexdigest()
 
+    def up_to(self, value: str) -> "Network":
+        """The part that a value depends on, with it as the output; all values there keep their names."""
+        needed, nodes = {value}, []
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                nodes.append(node)
+                needed.update(node.inputs)
+        return Network(self.input, self.input_shape, tuple(reversed(nodes)), value)
+
     def size(self, name: str) -> int:
         """Number of entries of a value."""
         return math.prod(self.shapes[name])

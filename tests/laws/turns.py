@@ -17,6 +17,7 @@ TURNS = {
     "boxes": (Turn("boxes", splits=20),),
     "split": (Turn("split", splits=5),),
     "planes": (Turn("split", splits=5),),
+    "lemmas": (Turn("lemmas", splits=30),),
     "programs": (Turn("climb"), Turn("lp", splits=5)),  # which go on from bounds that were found on the device
 }
 

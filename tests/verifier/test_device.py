@@ -31,6 +31,7 @@ CASES = [
     ("max_pool", 5, "split"),
     ("mlp", 10, "planes"),
     ("residual", 5, "programs"),
+    ("deep", 1, "lemmas"),
 ]
 
 

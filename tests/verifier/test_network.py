@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from laws.networks import random_network
 
 from verifier.errors import BadNetwork
+from verifier.evaluate import evaluate
 from verifier.network import Network, Node, output_shape, pooled_length
 from verifier.ops import (
     AveragePool,
@@ -153,3 +156,14 @@ def test_sizes_and_producers():
 def test_arrays_are_read_only():
     with pytest.raises(ValueError, match="read-only"):
         frozen_array([1.0, 2.0])[0] = 3.0
+
+
+def test_the_part_up_to_a_value_computes_the_same_there() -> None:
+    network = random_network("residual", seed=0)
+    x = np.random.default_rng(0).random((5, network.size(network.input)))
+    whole = evaluate(network, x)
+    for value in [node.output for node in network.nodes]:
+        part = network.up_to(value)
+        assert part.output == value and len(part.nodes) <= len(network.nodes)
+        for name, found in evaluate(part, x).items():
+            assert torch.equal(found, whole[name])

@@ -30,7 +30,6 @@ from verifier.check.float_model import FloatModel, prepare_floats
 from verifier.check.place import Place, Progress
 from verifier.check.rebound import rebounded
 from verifier.formula import And, Atom
-from verifier.network import Network
 from verifier.ops import Array
 from verifier.query import Query
 from verifier.region import outer_bounds
@@ -126,16 +125,10 @@ def _replay(tree: _Tree, roots: list[Place], boxes: Boxes, origins: list[int]) -
 
 def _up_to(tree: _Tree, value: str) -> _Tree:
     """The tree over the part of the network that a value depends on, where the premise speaks of nothing else."""
-    network = tree.query.network
-    needed, nodes = {value}, []
-    for node in reversed(network.nodes):
-        if node.output in needed:
-            nodes.append(node)
-            needed.update(node.inputs)
-    if any(term.value not in needed for atom in tree.shared for term in atom.terms):
+    part = tree.query.network.up_to(value)
+    if any(term.value not in part.shapes for atom in tree.shared for term in atom.terms):
         return tree
     # sound: these values are the same functions of the input there, and the premise is the same
-    part = Network(network.input, network.input_shape, tuple(reversed(nodes)), value)
     query = Query(part, tree.query.region, And(tree.shared))
     return _begun(query, (0,), tree.members, tree.progress)[0]
 

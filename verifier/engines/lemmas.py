@@ -82,7 +82,7 @@ def _with_lemmas(batch: Batch, found: Lemmas) -> Batch:
 def _lemmas_of(batch: Batch, value: str, leaves: int, out_of_time: Clock) -> Lemmas | None:
     """For the undecided entries of a value; None where there are none, or a tree gains nothing."""
     entries = undecided(batch.network, batch.bounds, value)[0].nonzero()[:, 0].tolist()
-    part = _up_to(batch.network, value)
+    part = batch.network.up_to(value)
     if not entries or not relaxed_nodes(part):
         return None
     rows = [(entry, sign) for entry in entries for sign in (1, -1)]
@@ -104,16 +104,6 @@ def _lemmas_of(batch: Batch, value: str, leaves: int, out_of_time: Clock) -> Lem
     shared = batch.groups[0].common
     trees = forest.trees(chosen, lambda close, row: _denied(close, value, rows[row], part, shared))
     return Lemmas(value, indices, signs, np.array(ats), tuple(trees))
-
-
-def _up_to(network: Network, value: str) -> Network:
-    """The nodes that a value depends on."""
-    needed, nodes = {value}, []
-    for node in reversed(network.nodes):
-        if node.output in needed:
-            nodes.append(node)
-            needed.update(node.inputs)
-    return Network(network.input, network.input_shape, tuple(reversed(nodes)), value)
 
 
 def _known_there(atoms: Sequence[Atom], part: Network) -> tuple[Atom, ...]:
@@ -212,7 +202,7 @@ class _Forest:
             self.leaves = joined([self.leaves.take(rest), *split])
 
     def _worst(self, most_each: int, growing: Tensor) -> Tensor:
-        """The places of the worst quarter of the leaves of each tree that grows, the worst of all trees first."""
+        """The places of the worst leaves of each tree that grows, at least one of it, the worst of all trees first."""
         leaves = self.leaves
         counts = leaves.tree.bincount(minlength=len(growing))
         growing = growing & (counts < most_each)
