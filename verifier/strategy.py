@@ -50,7 +50,8 @@ class Turn:
     """One engine's turn at a query. share: how much of the time left it may take, within at_least_s and at_most_s.
 
     rounds, splits: how many rounds of an attack, how many splits of a search; with them a turn ends the same whatever the
-    clock says, so long as its time, which is then there for large networks alone, does not come first. most_inputs: only where
+    clock says, so long as its time, which is then there for large networks alone, does not come first; of lemmas, splits are
+    the leaves of all trees of a layer. most_inputs: only where
     there are so many inputs at most; most_cases: only where so many entries are undecided at most, and for solvers that go
     through them in a small network.
     """
@@ -281,6 +282,7 @@ class Strategy:
     def _prove_lemmas(self, cases: list[Case]) -> dict[Case, Verdict]:
         """Bound neurons by small trees of cases, under what all disjuncts share; later searches begin from these bounds."""
         (case,) = cases
+        assert not case.prelude, "proofs that rest on the lemmas of an earlier turn would lose them"
         pieces = [_Piece(case, n) for n in range(len(case.groups)) if n not in case.proofs]
         shared = Group(case.query, tuple(range(len(case.query.disjuncts))), shared_atoms(case.query), ())
         proved, case.prelude = prove_lemmas(

@@ -10,24 +10,33 @@ import pytest
 from laws.networks import ALL_KINDS, Weights, chain, random_box, random_network, sample_box
 from laws.queries import random_query
 
-from verifier.certificate import Certificate, Close, ProofNode, Relaxation, Split, Step
+from verifier.certificate import Certificate, Close, Lemmas, ProofNode, Relaxation, Split, Step
 from verifier.check import check, confirms, read_certificate, write_certificate
+from verifier.engines.lemmas import has_lemmas
 from verifier.evaluate import evaluate
 from verifier.formula import And, at_least, at_most
 from verifier.network import Network
 from verifier.ops import Linear, Relu, frozen_array
 from verifier.query import Query
 from verifier.region import Box
-from verifier.solve import verify
+from verifier.solve import ENGINES, verify
 from verifier.strategy import Strategy, Turn
 from verifier.verdict import Proved, Unknown
 
-SEARCHES = ("bound", "boxes", "split")
+SEARCHES: dict[str, tuple[Turn, ...]] = {
+    **{name: ENGINES[name] for name in ("bound", "boxes", "split", "lp")},
+    "lemmas": (Turn("lemmas", 0.7, splits=200), Turn("split")),  # without bounds first, which would leave them little
+}
+WITH_LEMMAS = [kind for kind in ALL_KINDS if has_lemmas(random_network(kind, seed=0, grid=True))]
 BENDS = 12
 
 
-def proved_and_refuted(kind: str, seed: int) -> tuple[Query, Query, Certificate] | None:
-    """A proved bound on an output of a random network, and the same claim with a bound that some input passes."""
+def proved_and_refuted(kind: str, seed: int, search: str | None = None) -> tuple[Query, Query, Certificate] | None:
+    """A proved bound on an output of a random network, and the same claim with a bound that some input passes.
+
+    search: one of SEARCHES, by default in turn with the seed.
+    """
+    name = search or list(SEARCHES)[seed % len(SEARCHES)]
     network = random_network(kind, seed=seed, grid=True)
     lower, upper = (side[0] for side in random_box(network, seed=seed))
     points = sample_box(lower, upper, count=300, seed=seed)
@@ -36,7 +45,9 @@ def proved_and_refuted(kind: str, seed: int) -> tuple[Query, Query, Certificate]
     top = Fraction(float(highest[best]))
     for margin in (Fraction(1, 16), Fraction(1), Fraction(8)):
         query = Query(network, Box(lower, upper), at_least(network.output, 0, top + margin * Fraction(spread)))
-        verdict = verify(query, timeout_s=1.5, engine=SEARCHES[seed % len(SEARCHES)]).verdict
+        strategy = Strategy([query], SEARCHES[name], name=name, timeout_s=1.5, starts=None, seed=0)
+        ((_, decision),) = list(strategy.run())
+        verdict = decision.verdict
         if isinstance(verdict, Proved) and verdict.certificate is not None:
             false = replace(query, assertion=at_least(network.output, 0, top - Fraction(spread) / 2**20))
             assert confirms(false, points[best])
@@ -52,7 +63,13 @@ class Bent:
 
     def certificate(self, given: Certificate, query: Query) -> Certificate:
         groups = tuple(replace(group, root=self.node(group.root)) for group in given.groups)
-        return Certificate(query.network.sha256, query.sha256, groups)
+        prelude = tuple(self.step(part) if isinstance(part, Step) else self.lemmas(part) for part in given.prelude)
+        return Certificate(query.network.sha256, query.sha256, groups, prelude)
+
+    def lemmas(self, given: Lemmas) -> Lemmas:
+        trees = tuple(self.node(tree) for tree in given.trees)
+        signs = -given.signs if self.rng.random() < 0.2 else given.signs
+        return Lemmas(given.value, given.indices, signs, self.array(given.ats), trees)
 
     def node(self, node: ProofNode) -> ProofNode:
         if self.rng.random() < 0.1:
@@ -74,7 +91,11 @@ class Bent:
     def relaxation(self, given: Relaxation) -> Relaxation:
         sides = ({name: self.array(array) for name, array in side.items()} for side in (given.slopes, given.lower, given.upper))
         upper_slopes = {name: self.array(array) for name, array in given.upper_slopes.items()}
-        return Relaxation(*sides, self.array(given.atoms), upper_slopes)
+        planes = {
+            name: replace(plane, shares=self.array(plane.shares), weights=self.array(plane.weights))
+            for name, plane in given.planes.items()
+        }
+        return Relaxation(*sides, self.array(given.atoms), upper_slopes, planes)
 
     def array(self, array: np.ndarray) -> np.ndarray:
         if not array.size or self.rng.random() < 0.5:
@@ -101,12 +122,26 @@ def test_no_bent_proof_shows_what_an_input_refutes(kind: str) -> None:
         if found is None:
             continue
         query, false, certificate = found
-        renamed = Certificate(query.network.sha256, false.sha256, certificate.groups)
+        renamed = Certificate(query.network.sha256, false.sha256, certificate.groups, certificate.prelude)
         assert not check(false, renamed).accepted
         for k in range(BENDS):
             tried += 1
             assert not check(false, Bent(100 * seed + k).certificate(certificate, false)).accepted, (seed, k)
     assert tried, "some claims about networks of every kind are proved"
+
+
+@pytest.mark.parametrize("kind", WITH_LEMMAS)
+def test_no_bent_prelude_shows_what_an_input_refutes(kind: str) -> None:
+    tried = 0
+    for seed in range(12):
+        found = proved_and_refuted(kind, seed, "lemmas")
+        if found is None or not found[2].prelude:
+            continue
+        _, false, certificate = found
+        for k in range(BENDS):
+            tried += 1
+            assert not check(false, Bent(100 * seed + k).certificate(certificate, false)).accepted, (seed, k)
+    assert tried, "some claims rest on lemmas"
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

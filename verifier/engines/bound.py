@@ -147,19 +147,20 @@ def tighten(
     out_of_time: Clock = never,
     bound: Bounder | None = None,
     values: Sequence[str] | None = None,
+    wanted: Mapping[str, Tensor] | None = None,
 ) -> Batch:
     """Bound the undecided entries that relaxed nodes read again by backward passes, value by value in network order.
 
     With steps > 0 the slopes and the multipliers on the premise are optimised for each entry. bound: in place of passes over
     the network: (batch, value, columns, steps, out_of_time) to bounds of the value at columns, then of its negative. values:
-    only these.
+    only these. wanted: of each value, (groups, size), only the entries at which it is true.
     """
     own = bound or _bound_neurons
     for value in values_read(batch.network) if values is None else values:
         if out_of_time() or bool(batch.empty.all()):
             break
         if steps or not interval_is_exact(batch.network, value):
-            batch = _tighten_value(batch, value, steps, out_of_time, own)
+            batch = _tighten_value(batch, value, open_entries(batch, value, wanted), steps, out_of_time, own)
     return batch
 
 
@@ -175,13 +176,14 @@ def interval_is_exact(network: Network, value: str) -> bool:
     return mixing <= 1
 
 
-def open_entries(batch: Batch, value: str) -> Tensor:
-    """The entries of a value (groups, size) at which some relaxation of a group that is not empty is not exact."""
-    return undecided(batch.network, batch.bounds, value) & ~batch.empty[:, None]
+def open_entries(batch: Batch, value: str, wanted: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The entries of a value (groups, size) at which some relaxation of a group that is not empty is not exact; wanted: as for
+    `tighten`."""
+    open_ = undecided(batch.network, batch.bounds, value) & ~batch.empty[:, None]
+    return open_ if wanted is None else open_ & wanted[value]
 
 
-def _tighten_value(batch: Batch, value: str, steps: int, out_of_time: Clock, bound: Bounder) -> Batch:
-    open_ = open_entries(batch, value)
+def _tighten_value(batch: Batch, value: str, open_: Tensor, steps: int, out_of_time: Clock, bound: Bounder) -> Batch:
     count = int(open_.sum(1).max())
     if not count:
         return batch

@@ -118,3 +118,10 @@ def _places(node: Node, low: Tensor, high: Tensor) -> list[Tensor]:
     if isinstance(node.op, CURVE_OPS):
         return bends(node.op, torch.where(low.isfinite(), middle(low, high) - 0.25 * (high - low), 0.0))
     return []
+
+
+def merit(low: Tensor, high: Tensor, parent: Tensor, target: float) -> Tensor:
+    """How good a split is, from its children's bounds: the product of what each gains, a closed child gaining the most."""
+    gap = (target - parent).clamp(min=1e-9)
+    gains = [((child - parent) / gap).clamp(1e-3, 1.0) for child in (low, high)]
+    return gains[0] * gains[1]

@@ -125,15 +125,31 @@ def with_branches(roots: Roots, subs: Subproblems, count: int) -> tuple[Subprobl
     seen: dict[str, Tensor] = {}
     _value(problem, choices, seen)
     scores, points = split_scores(roots.network, problem.bounds, seen, choices), split_points(roots.network, problem.bounds)
-    nothing = {v: torch.zeros(len(subs), n) for v, n in zip(roots.watched.names, roots.watched.sizes, strict=True)}
-    flat = torch.cat([scores.get(v, nothing[v]) for v in roots.watched.names], 1)
-    at = torch.cat([points.get(v, nothing[v]) for v in roots.watched.names], 1)
+    flat, at = (_side_by_side(roots, len(subs), parts) for parts in (scores, points))
     best, branches = flat.topk(min(count, flat.shape[1]), dim=1)
     low, high = problem.bounds[roots.network.input]
     slope = seen[roots.network.input][:, 0] if roots.network.input in seen else torch.zeros_like(low)
     places = torch.where(best > 0, branches, -1)
     seeds = torch.zeros(*places.shape, 2, dtype=subs.slopes.dtype)
     return replace(subs, branches=places, at=at.gather(1, branches), seeds=seeds), torch.where(slope >= 0, low, high)
+
+
+@torch.no_grad()
+def loosening(roots: Roots, subs: Subproblems) -> Tensor:
+    """How much each watched entry loosens the bounds that the choices give, (subproblems, watched)."""
+    if roots.for_goals is not None:
+        point = gathered(_point(roots.for_goals, subs), subs.cut)
+        return loosened(roots.for_goals, point, passed(roots.for_goals, point, roots.for_goals.goal[subs.tree]))
+    problem, choices = _problem(roots, subs), _choices_of(roots, subs)
+    seen: dict[str, Tensor] = {}
+    _value(problem, choices, seen)
+    return _side_by_side(roots, len(subs), split_scores(roots.network, problem.bounds, seen, choices))
+
+
+def _side_by_side(roots: Roots, count: int, parts: Mapping[str, Tensor]) -> Tensor:
+    """What is known of some watched values on one axis, 0 for the others."""
+    sizes = zip(roots.watched.names, roots.watched.sizes, strict=True)
+    return torch.cat([parts[v] if v in parts else torch.zeros(count, n) for v, n in sizes], 1)
 
 
 def _with_branches_reduced(reduced: Reduced, subs: Subproblems, count: int) -> tuple[Subproblems, Tensor]:

@@ -8,7 +8,7 @@ time runs out. All trees of a layer grow side by side in one set of tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verifier.certificate import NODE, Close, Lemmas, Prelude, ProofNode, Relaxation, Split
+from verifier.certificate import NODE, Close, Lemmas, Prelude, ProofNode, Relaxation
 from verifier.domains.relaxations import relaxed_nodes, undecided, values_read
 from verifier.engines.bound import Clock, bound_goals, push, tighten
+from verifier.engines.branching import merit
 from verifier.engines.climbing import climb, evaluate, evaluate_children, with_branches
 from verifier.engines.closing import closes_of, stored
 from verifier.engines.problem import Batch, Goal, GoalRow, Group, relation_atoms
-from verifier.engines.split import merit
-from verifier.engines.subproblems import Subproblems, children, joined, pushed, roots_of, start, whole
+from verifier.engines.proof_tree import Node, finished
+from verifier.engines.subproblems import Roots, Subproblems, children, joined, pushed, roots_of, start, whole
 from verifier.formula import And, Atom, Term
 from verifier.network import Network
 from verifier.ops import Conv, Relu
@@ -86,9 +87,11 @@ def _lemmas_of(batch: Batch, value: str, leaves: int, out_of_time: Clock) -> Lem
     if not entries or not relaxed_nodes(part):
         return None
     rows = [(entry, sign) for entry in entries for sign in (1, -1)]
-    forest = _Forest(_rows_batch(batch, part, value, rows), out_of_time)
-    if not forest.can_grow:
+    rooted = _rows_batch(batch, part, value, rows)
+    exact = roots_of(rooted).without_planes()  # which gain nothing here, and cost four times as much
+    if exact.reduced is None:
         return None
+    forest = _Forest(rooted, exact, out_of_time)
     forest.grow(max(leaves, 2 * len(rows)), MOST_EACH)
     low, high = (side[0] for side in batch.bounds[value])
     chosen, ats = [], []
@@ -154,28 +157,15 @@ def _alike(closes: Sequence[Close]) -> list[Close]:
     ]
 
 
-@dataclass(eq=False)
-class _Node:
-    """A proof node under construction; low and high number its children."""
-
-    split: tuple[str, int, float] | None = None
-    low: int = NODE
-    high: int = NODE
-
-
 class _Forest:
     """One tree for each group of a batch; leaves: the subproblems at the ends of all of them."""
 
-    def __init__(self, batch: Batch, out_of_time: Clock) -> None:
+    def __init__(self, batch: Batch, exact: Roots, out_of_time: Clock) -> None:
         self.batch, self.out_of_time = batch, out_of_time
-        exact = roots_of(batch).without_planes()  # which gain nothing here, and cost four times as much
-        self.can_grow = exact.reduced is not None
-        if not self.can_grow:
-            return
         rows = [GoalRow(k, group.goals[0]) for k, group in enumerate(batch.groups)]
         goals = bound_goals(batch, rows, steps=0, target=LEVEL, out_of_time=out_of_time)
         self.exact, self.roots = replace(exact, reduced=None), exact.to(torch.float32)
-        self.nodes = [_Node() for _ in rows]
+        self.nodes = [Node() for _ in rows]
         entries = max(map(batch.network.size, batch.network.shapes))
         self.at_once = max(1, min(MOST_AT_ONCE, ENTRIES_AT_ONCE // entries))
         first = start(exact, goals, list(range(len(rows))))
@@ -223,7 +213,7 @@ class _Forest:
         for k, node in enumerate(subs.node.tolist()):
             own = self.nodes[node]
             own.split, own.low, own.high = (*self.roots.place(places[k]), ats[k]), first + k, first + len(subs) + k
-        self.nodes += [_Node() for _ in range(2 * len(subs))]
+        self.nodes += [Node() for _ in range(2 * len(subs))]
         pair = replace(children(self.roots, subs, best), node=torch.arange(first, len(self.nodes)))
         pair = replace(pair, branches=pair.branches[:, :1], at=pair.at[:, :1], seeds=pair.seeds[:, :1])
         return self._climbed(pushed(self.roots, pair))
@@ -254,10 +244,6 @@ class _Forest:
                 exact.node.tolist(), exact.tree.tolist(), closes_of(self.exact, self.batch.groups, exact), strict=True
             ):
                 closed[node] = denied(close, tree)
-        closed = dict(zip(closed, _alike(list(closed.values())), strict=True))
-        built: dict[int, ProofNode] = {}
-        for number in reversed(range(len(self.nodes))):  # children come after their parents
-            node = self.nodes[number]
-            split = None if node.split is None else Split(*node.split, built[node.low], built[node.high])
-            built[number] = ProofNode((), (closed[number],) if number in closed else (), split)
-        return (built[tree] for tree in chosen)
+        for node, close in zip(closed, _alike(list(closed.values())), strict=True):
+            self.nodes[node].closed = close
+        return (finished(self.nodes, tree) for tree in chosen)

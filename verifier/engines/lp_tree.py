@@ -15,7 +15,7 @@ import torch
 from highspy import HighsBasis
 from torch import Tensor
 
-from verifier.certificate import Close, ProofNode, Split, Step
+from verifier.certificate import Close, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.domains.choices import Choices, unit_rows
 from verifier.domains.linear import lower_bounds
@@ -23,9 +23,9 @@ from verifier.domains.optimise import Optimised
 from verifier.domains.relaxations import Interval, values_read
 from verifier.engines.bound import Clock, push
 from verifier.engines.leaf import linear_program
-from verifier.engines.problem import Batch, GoalRow, Goals, Report, Searched, TryPoints, goal_rows, unheard
+from verifier.engines.problem import Batch, GoalRow, Goals, Report, Searched, TryPoints, apart, goal_rows, unheard
+from verifier.engines.proof_tree import Node, finished
 from verifier.engines.record import close_of, steps_of
-from verifier.engines.split import apart
 from verifier.engines.subproblems import roots_of
 from verifier.engines.triangles import Optimum, Triangles
 
@@ -33,18 +33,7 @@ CANDIDATES = 8
 GAIN = 0.01  # of a neuron's width, below which a new bound is not recorded
 RAY_SCALES = (1e2, 1e4, 1e6)
 TINY = 1e-9
-NOTHING = -1
-
-
-@dataclass(eq=False)
-class _Node:
-    """A proof node under construction; low and high number its children."""
-
-    steps: tuple[Step, ...] = ()
-    closed: Close | None = None
-    split: tuple[str, int] | None = None
-    low: int = NOTHING
-    high: int = NOTHING
+NONE = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +106,7 @@ class _Tree:
         self.rows = goal_rows(batch.network, [self.goal.atom])
         self.roots = roots_of(self.batch, merged=True)
         self.own = group.relations.index(self.goal.atom) if self.goal.atom in group.relations else None
-        self.nodes = [_Node()]
+        self.nodes = [Node()]
         self.stack = [_Open(0, batch.bounds, -np.inf, None)]
         self.splits = 0
         self.refuted = False
@@ -139,7 +128,10 @@ class _Tree:
                 return None
             report(self)
             self._expand(program, self.stack.pop())
-        return None if self.refuted or self.lost is not None else self._finished()
+        if self.refuted or self.lost is not None:
+            return None
+        root = finished(self.nodes, 0)
+        return replace(root, steps=(*self.batch.steps[0], *root.steps))
 
     def _expand(self, program: Triangles, sub: _Open) -> None:
         """Close a subproblem, or bound its neurons again and split it."""
@@ -165,7 +157,7 @@ class _Tree:
             program.leave_out(self.own)
         return program.minimise_goal(basis)
 
-    def _done(self, program: Triangles, at: Batch, node: _Node, best: Optimum) -> bool:
+    def _done(self, program: Triangles, at: Batch, node: Node, best: Optimum) -> bool:
         """Whether an optimum closes a subproblem or is a counterexample."""
         if best.value > -self.target if self.goal.atom.strict else best.value > self.target:
             node.closed = self._close(program, at, best)
@@ -241,7 +233,7 @@ class _Tree:
     def _branch(self, program: Triangles, at: Batch, sub: _Open, best: Optimum) -> None:
         """Split the neuron whose children have the best bounds; a subproblem without one is a linear program."""
         basis = program.basis()
-        merit, chosen, sides = -1.0, NOTHING, list[tuple[float, HighsBasis]]()
+        merit, chosen, sides = -1.0, NONE, list[tuple[float, HighsBasis]]()
         for place in self._candidates(program, best):
             if self.out_of_time():
                 self.stack.append(sub)
@@ -253,7 +245,7 @@ class _Tree:
                 merit, chosen, sides = product, place, pair
             if product >= 1.0:
                 break
-        if chosen == NOTHING:
+        if chosen == NONE:
             self._finish_linear(at, sub)
         else:
             self._split(at, sub, self.roots.watched.place(int(program.watched[chosen])), sides)
@@ -265,8 +257,8 @@ class _Tree:
 
     def _split(self, at: Batch, sub: _Open, split: tuple[str, int], sides: Sequence[tuple[float, HighsBasis]]) -> None:
         node = self.nodes[sub.number]
-        node.split, node.low, node.high = split, len(self.nodes), len(self.nodes) + 1
-        self.nodes += [_Node(), _Node()]
+        node.split, node.low, node.high = (*split, 0.0), len(self.nodes), len(self.nodes) + 1
+        self.nodes += [Node(), Node()]
         self.splits += 1
         opened = []
         for side, (bound, basis) in enumerate(sides):
@@ -294,16 +286,6 @@ class _Tree:
         score = np.where(open_, lines * gap.clip(min=0.0) + TINY * np.minimum(high, -low), 0.0)
         order = np.argsort(-score, kind="stable")[:CANDIDATES]
         return [int(program.read[n]) for n in order if score[n] > 0]
-
-    def _finished(self) -> ProofNode:
-        """The tree as certificate data; children have greater numbers than their parents."""
-        built: dict[int, ProofNode] = {}
-        for number in reversed(range(len(self.nodes))):
-            node = self.nodes[number]
-            split = None if node.split is None else Split(*node.split, 0.0, built[node.low], built[node.high])
-            steps = (*self.batch.steps[0], *node.steps) if number == 0 else node.steps
-            built[number] = ProofNode(steps, () if node.closed is None else (node.closed,), split)
-        return built[0]
 
 
 def _cut(bounds: Mapping[str, Interval], value: str, index: int, side: int) -> dict[str, Interval]:

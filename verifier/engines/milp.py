@@ -15,9 +15,8 @@ from torch import Tensor
 
 from verifier.engines.bound import start_batch, tighten
 from verifier.engines.points import point_test
-from verifier.engines.problem import Batch, groups
+from verifier.engines.problem import Batch, apart, groups
 from verifier.engines.reduced import Reduced
-from verifier.engines.split import apart
 from verifier.engines.subproblems import Roots, roots_of
 from verifier.ops import Array
 from verifier.query import Query

@@ -1,6 +1,9 @@
 """What the parts of a search by cases cost, in multiplications: a busy machine must not change what it does next."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from verifier.domains.relaxations import values_read
 from verifier.engines.bound import open_entries
@@ -45,9 +48,9 @@ class Prices:
         factor = TAPED if self.kept is None else GRADIENT
         return factor * self.passes(rows, times=steps + 1)
 
-    def bounding(self, batch: Batch, *, steps: int, reduced: bool) -> float:
-        """Of bounding every undecided neuron of a batch again from both sides, over the reduced network or the whole."""
-        counts = [2 * int(open_entries(batch, value).sum()) for value in values_read(batch.network)]
+    def bounding(self, batch: Batch, wanted: Mapping[str, Tensor], *, steps: int, reduced: bool) -> float:
+        """Of bounding the undecided neurons that are wanted again from both sides, over the reduced network or the whole."""
+        counts = [2 * int(open_entries(batch, value, wanted).sum()) for value in values_read(batch.network)]
         if reduced:
             return DEPTH * sum(self.climb(rows, steps=steps) + DOUBLE * self.whole.of(rows) for rows in counts)
         return DEPTH * sum(TAPED * DOUBLE * (steps + 1) * self.whole.of(rows) for rows in counts)

@@ -193,3 +193,29 @@ class Searched:
     refuted: frozenset[int]
     splits: Mapping[int, int]
     parts: Mapping[int, tuple[ProofGroup, ...]] = field(default_factory=dict)
+
+
+def apart(batch: Batch, jobs: Sequence[tuple[int, int]]) -> Batch:
+    """One entry for each job (group, disjunct): the group of that disjunct alone, all of whose atoms are its premise."""
+    positions = torch.tensor([g for g, _ in jobs])
+    groups, steps = [], []
+    for g, d in jobs:
+        old = batch.groups[g]
+        atoms = old.query.disjuncts[d]
+        groups.append(Group(old.query, (d,), atoms, tuple(goal for goal in old.goals if goal.disjunct == d)))
+        steps.append(tuple(over(step, old.common, atoms) for step in batch.steps[g]))
+    named = {t.value for group in groups for a in group.common if len(a.terms) == 1 for t in a.terms} - {batch.network.input}
+    multiplied = tuple(v for v in batch.network.shapes if v in named or v in batch.multiplied)
+    relations = relation_atoms(batch.network, groups)
+    bounds = gather(batch.bounds, positions)
+    return Batch(batch.network, tuple(groups), bounds, batch.empty[positions], relations, multiplied, tuple(steps))
+
+
+def over(step: Step, old: Sequence[Atom], new: Sequence[Atom]) -> Step:
+    """A step whose multipliers speak of other common atoms, a superset of the old ones."""
+    given = step.relaxation.atoms
+    if not given.size or tuple(old) == tuple(new):
+        return step
+    atoms = np.zeros((len(given), len(new)))
+    atoms[:, [list(new).index(a) for a in old]] = given
+    return replace(step, relaxation=replace(step.relaxation, atoms=atoms))

@@ -7,17 +7,18 @@ multipliers of a proof and whose optimum gives a point to try.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificate import Close, ProofNode, Split, Step
+from verifier.certificate import Close, ProofNode
 from verifier.certificate import Group as ProofGroup
 from verifier.domains.optimise import Optimised
 from verifier.engines.bound import Bounder, Clock, bound_goals, push, tighten
-from verifier.engines.climbing import climb, evaluate, evaluate_children, with_branches
+from verifier.engines.branching import merit
+from verifier.engines.climbing import climb, evaluate, evaluate_children, loosening, with_branches
 from verifier.engines.closing import closes_of, stored
 from verifier.engines.leaf import linear_program
 from verifier.engines.prices import prices
@@ -25,15 +26,15 @@ from verifier.engines.problem import (
     Batch,
     GoalRow,
     Goals,
-    Group,
     Report,
     Searched,
     TryPoints,
+    apart,
     entries_of,
-    gather,
-    relation_atoms,
+    over,
     unheard,
 )
+from verifier.engines.proof_tree import Node, finished
 from verifier.engines.record import close_of as close_of_row
 from verifier.engines.record import recorded
 from verifier.engines.reduced import Reduced
@@ -49,7 +50,6 @@ from verifier.engines.subproblems import (
     whole,
     without_planes,
 )
-from verifier.formula import Atom
 
 ENTRIES_AT_ONCE = 8_000_000  # of one coefficient tensor
 MOST_AT_ONCE = 256
@@ -59,29 +59,19 @@ STEPS = 20
 ROOT_STEPS = 60
 PLANE_GAIN = 0.05  # of a root's bound, below which its search goes without
 PLANE_STEPS = 200  # of a root with planes, slowly: twenty steps leave half of what they gain
-NEURON_STEPS = (3, 8, *(20,) * 10)  # of each round in which roots are bounded again
+NEURON_STEPS = (3, 8, *(20,) * 13)  # of each round in which roots are bounded again
 QUICK_SPLITS = 32  # of a tree before its root is bounded better
+ROOT_ENTRIES = 128  # of a tree that are bounded again, those that loosen its bound most
+WIDER = 2  # times as many in the next round
+NODE_ENTRIES = 256
 STALE = 6  # splits of a subproblem until its neurons are worth bounding again
-REBOUND_STEPS = 3
+REBOUND_STEPS = 8
 REBOUND_AT_ONCE = 8
-SHARE = 0.3  # of the work for splits, to bound neurons again
+SHARE = 0.5  # of the work for splits, to bound neurons again
 MOST_RECORDED = 200_000_000  # numbers in the steps of proof nodes below the roots
 PATIENCE = 0.3  # of the work that a round will take, before it is begun
 GAIN = 0.02  # of an open tree's root bound, for which another round pays
 MAX_SPLITS = 1_000_000
-NOTHING = -1
-
-
-@dataclass(eq=False)
-class _Node:
-    """A proof node under construction; low and high number its children."""
-
-    closed: Close | None = None
-    split: tuple[str, int, float] | None = None
-    steps: tuple[Step, ...] = ()
-    unbounded: int = 0  # splits since its neurons were last bounded
-    low: int = NOTHING
-    high: int = NOTHING
 
 
 def branch_and_bound(
@@ -105,45 +95,20 @@ def branch_and_bound(
     by_tree = apart(batch, jobs)
     search = _Search(by_tree, [g for g, _ in jobs], target, out_of_time, try_points, report)
     most = MAX_SPLITS if most_splits is None else most_splits
-    price = 0.0
+    price, entries = 0.0, ROOT_ENTRIES
     for k, steps in enumerate(NEURON_STEPS):
         # a round throws the trees away: only where they had a good part of the work that it will take
         search.run(min(QUICK_SPLITS, most), at_least=price)
         if out_of_time() or not search.open_trees():
             break
-        gained = search.deepen(steps)
-        if not gained or not search.open_trees():
+        gained = search.deepen(steps, entries)
+        if not search.open_trees() or not (gained or entries < search.exact.watched.width):
             break
-        price = PATIENCE * search.bounding_work(NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)])
+        entries *= WIDER
+        price = PATIENCE * search.bounding_work(NEURON_STEPS[min(k + 1, len(NEURON_STEPS) - 1)], entries)
     search.rebounds = True
     search.run(most)
     return search.searched(batch, jobs, closed)
-
-
-def apart(batch: Batch, jobs: Sequence[tuple[int, int]]) -> Batch:
-    """One entry for each job (group, disjunct): the group of that disjunct alone, all of whose atoms are its premise."""
-    positions = torch.tensor([g for g, _ in jobs])
-    groups, steps = [], []
-    for g, d in jobs:
-        old = batch.groups[g]
-        atoms = old.query.disjuncts[d]
-        groups.append(Group(old.query, (d,), atoms, tuple(goal for goal in old.goals if goal.disjunct == d)))
-        steps.append(tuple(_over(step, old.common, atoms) for step in batch.steps[g]))
-    named = {t.value for group in groups for a in group.common if len(a.terms) == 1 for t in a.terms} - {batch.network.input}
-    multiplied = tuple(v for v in batch.network.shapes if v in named or v in batch.multiplied)
-    relations = relation_atoms(batch.network, groups)
-    bounds = gather(batch.bounds, positions)
-    return Batch(batch.network, tuple(groups), bounds, batch.empty[positions], relations, multiplied, tuple(steps))
-
-
-def _over(step: Step, old: Sequence[Atom], new: Sequence[Atom]) -> Step:
-    """A step whose multipliers speak of other common atoms, a superset of the old ones."""
-    given = step.relaxation.atoms
-    if not given.size or tuple(old) == tuple(new):
-        return step
-    atoms = np.zeros((len(given), len(new)))
-    atoms[:, [list(new).index(a) for a in old]] = given
-    return replace(step, relaxation=replace(step.relaxation, atoms=atoms))
 
 
 class _Search:
@@ -167,7 +132,7 @@ class _Search:
         self.rebounds = False
         self.bounding = self.splitting = 0.0  # work so far
         self.entries = 0
-        self.nodes = [_Node() for _ in owners]
+        self.nodes = [Node() for _ in owners]
         self.widest = max(batch.network.size(v) for v in batch.network.shapes)
         self._plant(batch, list(range(len(owners))))
 
@@ -187,9 +152,9 @@ class _Search:
         self.exact, self.roots = replace(roots, reduced=None), roots.to(torch.float32)
         first = self._climbed(start(roots, goals, chosen))
         first = replace(first, bound=torch.where(batch.empty, torch.inf, first.bound))
-        self.root_bounds = first.bound
+        self.first, self.root_bounds = first, first.bound
         for tree in trees:
-            self.nodes[tree], self.splits[tree] = _Node(), 0
+            self.nodes[tree], self.splits[tree] = Node(), 0
         self._settle(first.take(torch.tensor(trees, dtype=torch.long)))
 
     def _climbed(self, first: Subproblems) -> Subproblems:
@@ -213,15 +178,16 @@ class _Search:
         left = {tree for subs in self.stack for tree in subs.tree.tolist()}
         return sorted(t for t in left if t not in self.lost and self.owners[t] not in self.refuted)
 
-    def deepen(self, steps: int) -> bool:
-        """Bound the neurons of the open trees' roots again, each under the goal's negation, and begin these trees anew.
+    def deepen(self, steps: int, most: int) -> bool:
+        """Bound so many neurons of the open trees' roots again, each under the goal's negation, and begin these trees anew.
 
         Returns whether some root gained enough to go on.
         """
         trees = self.open_trees()
         entries = torch.tensor(trees)
-        bound = None if self.batch.multiplied else self._bounder(torch.tensor(trees))
-        tight = tighten(entries_of(self.batch, trees), steps=steps, out_of_time=self.out_of_time, bound=bound)
+        bound = None if self.batch.multiplied else self._bounder(entries)
+        wanted = self._loosest(self.first.take(entries), most)
+        tight = tighten(entries_of(self.batch, trees), steps=steps, out_of_time=self.out_of_time, bound=bound, wanted=wanted)
         bounds = {
             v: (low.index_copy(0, entries, tight.bounds[v][0]), high.index_copy(0, entries, tight.bounds[v][1]))
             for v, (low, high) in self.batch.bounds.items()
@@ -266,10 +232,22 @@ class _Search:
                     least[owner] = min(bound, least[owner])
         return least
 
-    def bounding_work(self, steps: int) -> float:
-        """What it takes to bound the neurons of the open trees' roots again."""
-        reduced = self.roots.reduced is not None and not self.batch.multiplied
-        return self.prices.bounding(entries_of(self.batch, self.open_trees()), steps=steps, reduced=reduced)
+    def bounding_work(self, steps: int, most: int) -> float:
+        """What it takes to bound so many neurons of the open trees' roots again."""
+        reduced, trees = self.roots.reduced is not None and not self.batch.multiplied, self.open_trees()
+        wanted = self._loosest(self.first.take(torch.tensor(trees)), most)
+        return self.prices.bounding(entries_of(self.batch, trees), wanted, steps=steps, reduced=reduced)
+
+    def _loosest(self, subs: Subproblems, most: int) -> dict[str, Tensor]:
+        """Of each value, (subproblems, size), the entries that loosen the bounds most."""
+        scores = loosening(self.roots, subs)
+        best = scores.topk(min(most, scores.shape[1]), dim=1)
+        chosen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best.indices, best.values > 0)
+        if self.roots.reduced is not None:
+            every = torch.zeros(len(subs), self.exact.watched.width, dtype=torch.bool)
+            every[:, self.roots.reduced.watched] = chosen
+            chosen = every
+        return self.exact.watched.parts(chosen)
 
     def _rebounded(self, subs: Subproblems) -> Subproblems:
         """With the neurons of a few bounded again, where many splits were made since and there is time to spare for it."""
@@ -298,9 +276,10 @@ class _Search:
 
     def _with_neurons(self, reduced: Reduced, subs: Subproblems) -> Subproblems:
         """Subproblems with their neurons bounded again under what was split; the steps that prove it stay at their nodes."""
-        batch, trees = self._batch_of(subs), subs.tree
-        self.bounding += self.prices.bounding(batch, steps=REBOUND_STEPS, reduced=True)
-        tight = tighten(batch, steps=REBOUND_STEPS, out_of_time=self.out_of_time, bound=self._bounder(trees, subs.cut))
+        batch, trees, wanted = self._batch_of(subs), subs.tree, self._loosest(subs, NODE_ENTRIES)
+        self.bounding += self.prices.bounding(batch, wanted, steps=REBOUND_STEPS, reduced=True)
+        bound = self._bounder(trees, subs.cut)
+        tight = tighten(batch, steps=REBOUND_STEPS, out_of_time=self.out_of_time, bound=bound, wanted=wanted)
         for number, old, new in zip(subs.node.tolist(), batch.steps, tight.steps, strict=True):
             node = self.nodes[number]
             node.steps, node.unbounded = (*node.steps, *new[len(old) :]), 0
@@ -367,7 +346,7 @@ class _Search:
             parent.low, parent.high = len(self.nodes) + k, len(self.nodes) + len(subs) + k
             self.splits[tree] += 1
         ages = [self.nodes[n].unbounded + 1 for n in subs.node.tolist()]
-        self.nodes += [_Node(unbounded=age) for age in (*ages, *ages)]
+        self.nodes += [Node(unbounded=age) for age in (*ages, *ages)]
         return replace(pair, node=numbers)
 
     def _settle(self, subs: Subproblems) -> None:
@@ -461,33 +440,12 @@ class _Search:
     def _proofs(self, batch: Batch, g: int, jobs: Sequence[tuple[int, int]], closed: Sequence[Close]) -> Iterator[ProofGroup]:
         for tree, (owner, disjunct) in enumerate(jobs):
             if owner == g:
-                yield ProofGroup((disjunct,), self._finished(tree))
+                root = finished(self.nodes, tree)
+                yield ProofGroup((disjunct,), replace(root, steps=(*self.batch.steps[tree], *root.steps)))
         rest = tuple(close.disjunct for close in closed)
         if rest:
             query = batch.groups[g].query
             shared = set(query.disjuncts[rest[0]]).intersection(*(query.disjuncts[d] for d in rest))
             common = tuple(a for a in query.disjuncts[rest[0]] if a in shared)
-            steps = tuple(_over(step, batch.groups[g].common, common) for step in batch.steps[g])
+            steps = tuple(over(step, batch.groups[g].common, common) for step in batch.steps[g])
             yield ProofGroup(rest, ProofNode(steps, tuple(closed)))
-
-    def _finished(self, root: int) -> ProofNode:
-        """A tree as certificate data, built from the leaves up without recursion."""
-        order, todo = [], [root]
-        while todo:
-            number = todo.pop()
-            order.append(number)
-            todo.extend(child for child in (self.nodes[number].low, self.nodes[number].high) if child != NOTHING)
-        built: dict[int, ProofNode] = {}
-        for number in reversed(order):
-            node = self.nodes[number]
-            steps = self.batch.steps[root] if number == root else ()
-            split = None if node.split is None else Split(*node.split, built[node.low], built[node.high])
-            built[number] = ProofNode((*steps, *node.steps), () if node.closed is None else (node.closed,), split)
-        return built[root]
-
-
-def merit(low: Tensor, high: Tensor, parent: Tensor, target: float) -> Tensor:
-    """How good a split is, from its children's bounds: the product of what each gains, a closed child gaining the most."""
-    gap = (target - parent).clamp(min=1e-9)
-    gains = [((child - parent) / gap).clamp(1e-3, 1.0) for child in (low, high)]
-    return gains[0] * gains[1]

@@ -36,12 +36,12 @@ def network(seed: int, *, layers: int = 3, width: int = 12) -> Network:
     return chain((1, INPUTS), *ops, Linear(rng.normal(size=(2, width)) / 4, np.zeros(2)))
 
 
-def query(seed: int, *, premise: bool = False) -> Query:
-    """That an output is out of reach, under a premise on one hidden neuron and on a difference of two, if asked for."""
+def query(seed: int, *, premise: int | None = None) -> Query:
+    """That an output is out of reach, under a premise on a neuron and on a difference of two of this node, if one is given."""
     net = network(seed)
     region = Box(-np.ones(INPUTS), np.ones(INPUTS))
-    hidden = net.nodes[2].output
-    common = [atom({(hidden, 0): 1}, -0.5), atom({(hidden, 1): 1, (hidden, 2): -1}, -1.0)] if premise else []
+    hidden = net.nodes[premise or 0].output
+    common = [atom({(hidden, 0): 1}, -0.5), atom({(hidden, 1): 1, (hidden, 2): -1}, -1.0)] if premise is not None else []
     far = Or(tuple(atom({(net.output, k): -1}, 1e4) for k in range(2)))
     return Query(net, region, And((*common, far)))
 
@@ -84,9 +84,10 @@ def values_at(asked: Query, count: int, seed: int) -> dict[str, np.ndarray]:
     return {v: x[inside] for v, x in values.items()}
 
 
-@pytest.mark.parametrize("premise", [False, True])
+@pytest.mark.parametrize("premise", [None, 2, 4])
 @pytest.mark.parametrize("seed", range(6))
-def test_lemmas_hold_at_samples_and_are_accepted(seed: int, premise: bool) -> None:
+def test_lemmas_hold_at_samples_and_are_accepted(seed: int, premise: int | None) -> None:
+    """A premise on node 4 lies behind what most lemmas depend on."""
     asked = query(seed, premise=premise)
     prelude = proved(asked)
     found = list(lemmas_in(prelude))
@@ -102,7 +103,7 @@ def test_lemmas_hold_at_samples_and_are_accepted(seed: int, premise: bool) -> No
 @pytest.mark.parametrize("seed", range(6))
 def test_a_lemma_that_a_sample_refutes_is_not_accepted(seed: int) -> None:
     """Each lemma's number moved beyond the farthest sample, its trees as they are, and trees of a root alone."""
-    asked = query(seed, premise=seed % 2 == 1)
+    asked = query(seed, premise=2 if seed % 2 else None)
     prelude = proved(asked)
     values = values_at(asked, 20_000, seed)
     for k, part in lemmas_in(prelude):
@@ -123,7 +124,7 @@ def _leaf(node: ProofNode) -> ProofNode:
 
 
 def test_lemmas_come_back_from_files(tmp_path: Path) -> None:
-    asked = query(1, premise=True)
+    asked = query(1, premise=2)
     given = certificate(asked, proved(asked))
     write_certificate(asked, given, tmp_path / "c.npz")
     again, read = read_certificate(tmp_path / "c.npz", asked.network)
@@ -157,6 +158,9 @@ def test_ill_formed_lemmas_are_refused() -> None:
     for message, bent in wrong.items():
         result = check(asked, certificate(asked, (*prelude[:k], bent)))  # type: ignore[arg-type]
         assert not result.accepted and message in (result.reason or ""), (message, result.reason)
+        assert (result.place or "").startswith(f"prelude part {k}"), (message, result.place)
+        in_a_tree = message in ("a proof node was expected", "left open", "ill-formed")
+        assert ("lemma 0" in (result.place or "")) == in_a_tree, (message, result.place)
     # the disjunct of lemmas closes nothing in a group
     closes = (Close(NODE, _by_bounds(asked, 0).relaxation),)
     group = Group((0, 1), ProofNode(split=Split(asked.network.output, 0, 0.0, tree, ProofNode(closed=closes))))

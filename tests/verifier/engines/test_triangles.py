@@ -12,8 +12,7 @@ from torch import Tensor
 from verifier.domains.choices import unit_rows
 from verifier.domains.linear import lower_bounds
 from verifier.engines.bound import start_batch
-from verifier.engines.problem import Batch, goal_rows, groups
-from verifier.engines.split import apart
+from verifier.engines.problem import Batch, apart, goal_rows, groups
 from verifier.engines.subproblems import roots_of
 from verifier.engines.triangles import Triangles
 from verifier.evaluate import evaluate

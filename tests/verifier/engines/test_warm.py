@@ -8,8 +8,7 @@ from laws.queries import random_query
 
 from verifier.domains.relaxations import values_read
 from verifier.engines.bound import adaptive, start_batch, tighten
-from verifier.engines.problem import Batch, groups
-from verifier.engines.split import apart
+from verifier.engines.problem import Batch, apart, groups
 from verifier.engines.warm import warm_choices
 from verifier.formula import Or, atom
 from verifier.query import Query
