@@ -171,7 +171,10 @@ def output_shape(op: Op, inputs: list[Shape]) -> Shape:
         case Power(exponent=exponent):
             assert exponent >= 2, f"the exponent must be a whole number >= 2, got {exponent}"
             return x
-        case Relu() | LeakyRelu() | Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Sqrt() | Erf():
+        case LeakyRelu(slope=slope):
+            assert 0 <= slope <= 1, f"slope must lie in [0, 1], got {slope}"
+            return x
+        case Relu() | Sigmoid() | Tanh() | Sin() | Cos() | Exp() | Reciprocal() | Sqrt() | Erf():
             return x
         case Sign() | Floor():
             return x

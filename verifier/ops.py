@@ -208,6 +208,9 @@ Op: TypeAlias = (
     | Floor
 )
 
+MASK_LIMIT = -1e30
+"""A constant of this or less that is added to a value masks it: a softmax of it is to leave these entries out."""
+
 LINEAR_OPS = (Linear, Conv, Scale, Sum, Reshape, Transpose, Concat, AveragePool, Select)
 ACTIVATION_OPS = (Relu, LeakyRelu)
 CURVE_OPS = (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Sqrt, Erf, Power)

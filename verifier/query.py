@@ -1,8 +1,9 @@
 """A query: does some input of the region satisfy the assertion? Unsatisfiable means proved."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 from verifier.errors import BadQuery, BadRegion
@@ -51,7 +52,34 @@ class Query:
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
+def emptied_input(query: Query) -> int | None:
+    """The first input entry for which the bounds of a disjunct leave no value, where that is so of every disjunct, else None.
+
+    Such a query is unsatisfiable whatever the network computes, as a rule for a slip in its bounds.
+    """
+    value, (lower, upper) = query.network.input, exact_bounds(query.region)
+    found = [_emptied(part, value, lower, upper) for part in query.disjuncts]
+    return None if None in found else next(iter(found), None)
+
+
+def _emptied(atoms: Sequence[Atom], value: str, lower: Sequence[Fraction], upper: Sequence[Fraction]) -> int | None:
+    sides: dict[int, tuple[Fraction, Fraction, bool]] = {}
+    for atom in atoms:
+        if len(atom.terms) != 1 or atom.terms[0].value != value:
+            continue
+        (term,) = atom.terms
+        limit = -atom.bias / term.coefficient
+        low, high, is_open = sides.get(term.index, (lower[term.index], upper[term.index], False))
+        low, high = (low, min(high, limit)) if term.coefficient > 0 else (max(low, limit), high)
+        sides[term.index] = low, high, is_open or atom.strict
+        if low > high or (low == high and sides[term.index][2] and limit == low):
+            return term.index
+    return None
+
+
 def _check_terms(part: Atom, network: Network) -> None:
+    if len({(term.value, term.index) for term in part.terms}) < len(part.terms):
+        raise BadQuery("an atom has two terms for one entry; add them up")
     sizes: Mapping[str, int] = {name: network.size(name) for name in {t.value for t in part.terms} & set(network.shapes)}
     for term in part.terms:
         if term.value not in sizes:

@@ -151,6 +151,11 @@ def last_reached(messages: Sequence[tuple[float, Any]]) -> Reached | None:
 
 
 def _note(problem: Problem) -> str:
+    from verifier.query import emptied_input
+
+    entry = emptied_input(problem.query)
+    if entry is not None:
+        return f"vacuous: the bounds of input entry {entry} contradict each other, so no input is asked about"
     declared = {} if problem.declaration is None else {t.element_type: t.name for t in problem.declaration.tensors}
     rounded = [f"{name} {kind}" for kind, name in declared.items() if kind != "real"]
     return f"declared {rounded[0]}: answered in real arithmetic, as if declared real" if rounded else ""

@@ -251,6 +251,22 @@ def test_a_rerun_skips_what_is_done(folder, tmp_path):
     assert [row["verdict"] for row in document["rows"]] == ["unsat", "unsat"] and document["summary"]["wrong"] == 2
 
 
+def test_rows_of_another_run_stay_in_their_file_and_out_of_the_figures(folder, tmp_path):
+    rows = tmp_path / "rows.csv"
+    other = replace(row_of("unsat", "unsat"), onnx="onnx/other.onnx", vnnlib="vnnlib/other.vnnlib")
+    RowFile(rows, [other]).close()
+    code, out, err = bench(folder, "--csv", rows, "--resume", "--json", "--only", "*vnnlib/sat*")
+    assert code == 0 and [row["verdict"] for row in json.loads(out)["rows"]] == ["sat"]
+    assert [row.onnx for row in read_rows(rows)] == ["onnx/other.onnx", "onnx/net.onnx"]
+    assert "1 rows are of instances that this run was not asked for" in err
+
+
+def test_a_run_of_nothing_but_errors_fails(folder):
+    (folder / "onnx" / "net.onnx").write_bytes(b"no model")
+    code, out, err = bench(folder, "--json", "--only", "*vnnlib/sat*")
+    assert (code, json.loads(out)["summary"]["errors"]) == (2, 1) and "every instance ended in an error" in err
+
+
 def test_too_little_memory_and_time_are_rows(folder):
     code, out, _ = bench(folder, "--memory", 0.001, "--json", "--only", "*vnnlib/sat*")
     (row,) = json.loads(out)["rows"]
@@ -334,15 +350,17 @@ def test_what_a_resumed_run_mixes_is_said():
         replace(row, vnnlib="elsewhere.vnnlib", asked="auto"),
     ]
     resumed = resume(now, rows, engine="auto")
-    assert [Path(r.vnnlib).stem for r in resumed.kept] == ["a", "c", "elsewhere"]
+    assert [Path(r.vnnlib).stem for r in resumed.kept] == ["a", "c"]
+    assert [Path(r.vnnlib).stem for r in resumed.others] == ["elsewhere"]
     assert [Path(i.vnnlib).stem for i in resumed.todo] == ["b", "d"]
     assert resumed.notes == (
         "1 timed-out rows are run again, for their limit is longer now",
+        "1 rows are of instances that this run was not asked for; they stay in the file alone",
         "1 kept rows had a limit of 10 s, which is 20 s now",
         "1 kept rows are of --engine bound, which is auto now",
     )
     shorter = resume([replace(i, timeout_s=5.0) for i in now], rows, engine="bound")
-    assert shorter.kept == tuple(rows) and [Path(i.vnnlib).stem for i in shorter.todo] == ["d"]
+    assert shorter.kept == tuple(rows[:3]) and [Path(i.vnnlib).stem for i in shorter.todo] == ["d"]
     same = resume(now, [replace(row, vnnlib="a.vnnlib", timeout_s=20.0)], engine="smt")
     assert same.notes == ()  # what an older file does not say is not guessed
 

@@ -76,6 +76,26 @@ def test_several_certificates_are_checked(proof, capsys, tmp_path):
     assert capsys.readouterr().out.endswith("1 of 2 accepted\n")
 
 
+def test_a_damaged_certificate_does_not_keep_the_others_from_being_checked(proof, capsys, tmp_path):
+    network, certificate, _ = proof
+    (tmp_path / "damaged.npz").write_bytes(certificate.read_bytes()[:-40])
+    assert main(["check", str(tmp_path / "damaged.npz"), str(certificate), "--network", str(network)]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("1 of 2 accepted, 1 cannot be read\n") and err.startswith("BadCertificate: ")
+
+
+def test_a_query_that_asks_about_no_input_is_called_vacuous(proof, capsys, tmp_path):
+    network, certificate, _ = proof
+    asked = tmp_path / "asked.vnnlib"
+    asked.write_text(BOX_QUERY.format(least=-1000) + "(assert (<= X_1 -0.5))\n")
+    given = ["verify", str(asked), "--network", str(network), "--certificate", str(certificate)]
+    assert main(given) == 0
+    out, err = capsys.readouterr()
+    assert out == "unsat\n" and "vacuous: the bounds of input entry 1 contradict each other" in err
+    assert main(["check", str(certificate), "--network", str(network)]) == 0
+    assert "vacuous   no input satisfies its bounds: those of input entry 1" in capsys.readouterr().out
+
+
 def test_a_certificate_of_the_query_that_was_asked_is_accepted(proof, capsys, tmp_path):
     network, certificate, _ = proof
     asked = tmp_path / "asked.vnnlib"

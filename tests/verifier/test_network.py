@@ -18,6 +18,7 @@ from verifier.ops import (
     Erf,
     Exp,
     Floor,
+    LeakyRelu,
     Linear,
     MaxPool,
     Power,
@@ -87,6 +88,8 @@ MISFITS = [
     (Select(np.array([1.0]), (1,)), (1, 6), "indices must be int64, got float64"),
     (Product(), (1, 6), "must share one shape"),
     (Power(1), (1, 6), "must be a whole number >= 2, got 1"),
+    (LeakyRelu(2.0), (1, 6), "slope must lie in .0, 1., got 2.0"),
+    (LeakyRelu(float("nan")), (1, 6), "slope must lie in .0, 1., got nan"),
 ]
 
 

@@ -11,11 +11,15 @@ from verifier.errors import BadQuery
 
 @dataclass(frozen=True)
 class Resumed:
-    """kept: rows that stand. todo: instances to run. notes: how kept rows differ from what this run would write."""
+    """kept: rows that stand. todo: instances to run. notes: how kept rows differ from what this run would write.
+
+    others: rows of instances that this run was not asked for; they stay in their file and count for nothing here.
+    """
 
     kept: tuple[Row, ...]
     todo: tuple[Instance, ...]
     notes: tuple[str, ...]
+    others: tuple[Row, ...] = ()
 
 
 def resume(instances: Sequence[Instance], rows: Sequence[Row], *, engine: str) -> Resumed:
@@ -25,10 +29,17 @@ def resume(instances: Sequence[Instance], rows: Sequence[Row], *, engine: str) -
     """
     limits = {(instance.onnx, instance.vnnlib): instance.timeout_s for instance in instances}
     again = {_key(row) for row in rows if row.verdict == "timed-out" and row.timeout_s < limits.get(_key(row), 0.0)}
-    kept = tuple(row for row in rows if _key(row) not in again)
+    others = tuple(row for row in rows if _key(row) not in limits)
+    kept = tuple(row for row in rows if _key(row) not in again and _key(row) in limits)
     done = {_key(row) for row in kept}
     todo = tuple(instance for instance in instances if (instance.onnx, instance.vnnlib) not in done)
-    return Resumed(kept, todo, (*_again(len(again)), *_other_limits(kept, limits), *_other_engines(kept, engine)))
+    notes = (
+        *_again(len(again)),
+        *_not_asked_for(len(others)),
+        *_other_limits(kept, limits),
+        *_other_engines(kept, engine),
+    )
+    return Resumed(kept, todo, notes, others)
 
 
 def refuse_rows(path: str | Path) -> None:
@@ -47,6 +58,10 @@ def _key(row: Row) -> tuple[str, str]:
 
 def _again(count: int) -> list[str]:
     return [f"{count} timed-out rows are run again, for their limit is longer now"] if count else []
+
+
+def _not_asked_for(count: int) -> list[str]:
+    return [f"{count} rows are of instances that this run was not asked for; they stay in the file alone"] if count else []
 
 
 def _other_limits(kept: Sequence[Row], limits: Mapping[tuple[str, str], float]) -> list[str]:

@@ -11,8 +11,9 @@ RUN_BY = "their rows say why (onnxruntime, which runs them, is not installed wit
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts over all instances; seconds of the solver over the solved ones, None where there is none.
+    """Counts over the instances that have rows; seconds of the solver over the solved ones, None where there is none.
 
+    not_run: instances that were asked for and have no row.
     expected: instances with a known answer, agree: those answered so. wrong: sat against unsat, unsat against sat, unless the
     counterexample replays. unreplayed: sat answers that onnxruntime's run misses by more than 1e-6; unasked: those that it did
     not run, for which the rows give the reasons. par2_s: the mean over all instances of the total seconds, where twice the
@@ -20,6 +21,7 @@ class Summary:
     """
 
     instances: int
+    not_run: int
     solved: int
     sat: int
     unsat: int
@@ -37,13 +39,14 @@ class Summary:
     par2_s: float
 
 
-def summarise(rows: Sequence[Row]) -> Summary:
-    """The figures over rows, at least one."""
+def summarise(rows: Sequence[Row], *, asked: int | None = None) -> Summary:
+    """The figures over rows, at least one. asked: how many there should be; by default those there are."""
     verdicts = [row.verdict for row in rows]
     solved = [row for row in rows if row.solved]
     seconds = [row.solver_s for row in solved if row.solver_s is not None]
     return Summary(
         instances=len(rows),
+        not_run=0 if asked is None else asked - len(rows),
         solved=len(solved),
         sat=verdicts.count("sat"),
         unsat=verdicts.count("unsat"),
@@ -66,8 +69,9 @@ def summary_text(s: Summary) -> str:
     """The figures in a few lines."""
     figures = ", ".join(f"{name} {_seconds(v)}" for name, v in (("median", s.median_s), ("mean", s.mean_s), ("max", s.max_s)))
     unasked = f", {s.unasked} sat never run: {RUN_BY}" if s.unasked else ""
+    not_run = f"; {s.not_run} NOT RUN" if s.not_run else ""
     return "\n".join((
-        f"solved    {s.solved} of {s.instances}: {s.sat} sat, {s.unsat} unsat",
+        f"solved    {s.solved} of {s.instances}: {s.sat} sat, {s.unsat} unsat{not_run}",
         f"not       {s.unknown} unknown, {s.timed_out} timed-out, {s.errors} errors",
         f"expected  {s.agree} of {s.expected} known answers found, {s.wrong} WRONG, {s.unreplayed} sat not replayed{unasked}",
         f"seconds   of the solver over the solved: {figures}; PAR-2 over all {_seconds(s.par2_s)}",

@@ -4,12 +4,16 @@ import time
 from dataclasses import dataclass
 
 from verifier.certificate import Certificate, Group
+from verifier.check.boxes import first_boxes
 from verifier.check.choices import Rejected, index, require
 from verifier.check.exact import OutOfRange, assert_ieee_arithmetic
+from verifier.check.float_model import prepare_floats
+from verifier.check.masks import beaten_mask, masks_of
 from verifier.check.place import Progress
 from verifier.check.tree import replay_group, replay_prelude
 from verifier.errors import VerifierError
 from verifier.query import Query
+from verifier.region import outer_bounds
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def check(query: Query, certificate: Certificate) -> CheckResult:
     began, progress, reason = time.perf_counter(), Progress(), None
     try:
         _check_header(query, certificate)
+        _check_masks(query)
         known = replay_prelude(query, certificate.prelude, progress)
         for number, group in enumerate(certificate.groups):
             progress.group, progress.at = number, None
@@ -76,3 +81,10 @@ def _check_header(query: Query, certificate: Certificate) -> None:
     missing = set(range(len(query.disjuncts))) - covered
     if missing:
         raise Rejected(f"no group covers disjunct {min(missing)}")
+
+
+def _check_masks(query: Query) -> None:
+    if masks_of(query.network):
+        boxes = first_boxes(prepare_floats(query.network), *outer_bounds(query.region), ())
+        value = beaten_mask(query.network, {name: (low[0], high[0]) for name, (low, high) in boxes.sides.items()})
+        require(value is None, f"what {value!r} is computed from may be as large as a mask")

@@ -66,7 +66,8 @@ def numbers(array: NDArray, what: str, *, whole: bool = False) -> NDArray:
 
 def index(value: object, size: int, what: str) -> int:
     """A position below size."""
-    if not isinstance(value, int | np.integer) or not 0 <= value < size:
+    # a bool is an int of Python's, but as an index of numpy's it is a mask
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < size:
         raise Rejected(f"{what} {value!r} is out of range; there are {size}")
     return int(value)
 

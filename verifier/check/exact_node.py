@@ -38,7 +38,8 @@ class ExactTree:
         """
         self._progress.exact += 1
         found = {name: Interval(low[0], high[0]) for name, (low, high) in boxes.sides.items()}
-        if self._refutes(found, disjunct, relaxation) is None:
+        is_finite = all(np.isfinite(side).all() for sides in boxes.sides.values() for side in sides)
+        if is_finite and self._refutes(found, disjunct, relaxation) is None:
             return
         bounds = self._bounds(place)
         # sound: no point is left where bounds have crossed.

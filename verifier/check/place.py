@@ -7,7 +7,8 @@ from verifier.certificate import ProofNode
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A node on its way from the root. left: the disjuncts open on arrival; side: `low` or `high`, empty for the root."""
+    """A node on its way from the root. left: the disjuncts open on arrival; side: `low` or `high`, for a root
+    empty or which lemma's it is."""
 
     node: ProofNode
     left: frozenset[int]
@@ -29,9 +30,11 @@ class Place:
 
 @dataclass(eq=False)
 class Progress:
-    """group: which of the certificate's, None before the first; exact: passes that exact arithmetic had to decide."""
+    """group: which of the certificate's, None before the first; part: which of its prelude,
+    None outside of it; exact: passes that exact arithmetic had to decide."""
 
     group: int | None = None
+    part: int | None = None
     at: Place | None = None
     steps: int = 0
     splits: int = 0
@@ -40,8 +43,12 @@ class Progress:
 
     @property
     def place(self) -> str:
-        """Such as `group 0, low high`."""
-        if self.group is None:
+        """Such as `group 0, low high` or `prelude part 2, lemma 5 low`."""
+        if self.group is not None:
+            where = f"group {self.group}"
+        elif self.part is None:
             return "certificate"
+        else:
+            where = f"prelude part {self.part}"
         sides = " ".join(place.side for place in self.at.way if place.side) if self.at is not None else ""
-        return f"group {self.group}" + (f", {sides}" if sides else "")
+        return where + (f", {sides}" if sides else "")

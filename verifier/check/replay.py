@@ -14,6 +14,7 @@ from verifier.check.boxes import first_boxes
 from verifier.check.exact import Matrix, assert_ieee_arithmetic
 from verifier.check.float_model import prepare_floats
 from verifier.check.linear_map import LinearMap, linear_map, pool_windows
+from verifier.check.masks import beaten_mask, masks_of
 from verifier.check.whole import BITS, digits_of, product
 from verifier.errors import BadQuery, UnsupportedOp
 from verifier.formula import And, Atom, Formula, Or, holds
@@ -122,8 +123,8 @@ def enclose(network: Network, point: Sequence[Fraction]) -> Mapping[str, tuple[A
 def confirms(query: Query, x: NDArray[np.float64]) -> bool:
     """Whether x lies in the query's region and satisfies its assertion, both exactly; False for NaN and infinities.
 
-    Where the network's values are irrational: whether the assertion holds for all values within their bounds.
-    x stands for the point `exact_point(query.region, x)`.
+    Where the network's values are irrational: whether the assertion holds for all values within their bounds. Where a value is
+    as large as a mask that is added to it: never. x stands for the point `exact_point(query.region, x)`.
     """
     point = np.asarray(x, dtype=np.float64).reshape(-1)
     if point.size != query.region.size:
@@ -135,6 +136,8 @@ def confirms(query: Query, x: NDArray[np.float64]) -> bool:
     if not all(lo <= v <= hi for lo, v, hi in zip(lower, exact, upper, strict=True)):
         return False
     if not holds(And(constraints(query.region)), {name: tuple(exact)}):
+        return False
+    if masks_of(query.network) and beaten_mask(query.network, enclose(query.network, exact)) is not None:
         return False
     if any(isinstance(node.op, TRANSCENDENTAL_OPS) for node in query.network.nodes):
         return _surely_holds(query.assertion, enclose(query.network, exact))

@@ -76,7 +76,8 @@ def replay_prelude(query: Query, prelude: Prelude, progress: Progress) -> Boxes 
     if not prelude or not query.disjuncts:
         return None
     tree, boxes = _begun(query, tuple(range(len(query.disjuncts))), frozenset({NODE}), progress)
-    for part in prelude:
+    for number, part in enumerate(prelude):
+        progress.part, progress.at = number, None
         if not boxes.alive[0]:
             break
         require(isinstance(part, Step | Lemmas), f"a step or lemmas were expected, got {type(part).__name__}")
@@ -140,7 +141,8 @@ def _after_lemmas(tree: _Tree, given: Lemmas, boxes: Boxes) -> Boxes:
     known = boxes.among(part.query.network.shapes)
     for batch in row_batches(tree.model, len(indices)):
         denied = _denied(part, given.value, known, (indices[batch], signs[batch], ats[batch]))
-        roots = [Place(root, tree.members, None, "") for root in given.trees[batch]]
+        numbers = range(len(indices))[batch]
+        roots = [Place(given.trees[k], tree.members, None, f"lemma {k}") for k in numbers]
         _replay(part, roots, denied, list(range(len(roots))))
     # sound: a lemma holds wherever its denial is refuted; both hold at the number itself.
     low, high = (side.copy() for side in boxes.sides[given.value])

@@ -1,6 +1,7 @@
 """The commands and their options, and how every ending becomes a message and an exit code."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -56,17 +57,27 @@ def _run(arguments: Sequence[str] | None) -> int:
         return BAD_INPUT
     except BrokenPipeError:
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _bug(error, options)
+        print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
+        _discard_output()
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except _Terminated:
         return TERMINATED
     except Exception as error:
-        print(traceback.format_exc() if options.verbose else f"bug: {type(error).__name__}: {error}", file=sys.stderr)
-        print("this is a bug of the verifier; please report it with what --verbose prints", file=sys.stderr)
-        return BUG
+        return _bug(error, options)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _bug(error: Exception, options: argparse.Namespace) -> int:
+    print(traceback.format_exc() if options.verbose else f"bug: {type(error).__name__}: {error}", file=sys.stderr)
+    print("this is a bug of the verifier; please report it with what --verbose prints", file=sys.stderr)
+    return BUG
 
 
 def _discard_output() -> None:

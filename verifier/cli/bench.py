@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from verifier.cli.codes import DECIDED, INTERRUPTED, REFUTED
+from verifier.cli.codes import BAD_INPUT, DECIDED, INTERRUPTED, REFUTED
 from verifier.cli.verify import add_solver_options, seconds, whole
 from verifier.errors import BadQuery
 from verifier.jobs import Job, available_bytes, run_job
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     settings = Settings(
         options.engine, options.seed, options.jobs, options.threads, _memory(options), options.device, verbose=options.verbose
     )
-    file = RowFile(options.csv, rows) if options.csv else None
+    file = RowFile(options.csv, [*resumed.others, *rows]) if options.csv else None
     interrupted = False
     results = run_bench(resumed.todo, settings)
     try:
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         results.close()
         if file is not None:
             file.close()
-    return _finish(rows, options, interrupted=interrupted)
+    return _finish(rows, options, asked=len(instances), interrupted=interrupted)
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -156,13 +156,13 @@ def _line(row: "Row") -> str:
     return f"{what}  {row.onnx} {row.vnnlib}  {notes}".rstrip()
 
 
-def _finish(rows: list["Row"], options: argparse.Namespace, *, interrupted: bool) -> int:
+def _finish(rows: list["Row"], options: argparse.Namespace, *, asked: int, interrupted: bool) -> int:
     from verifier.bench.summary import summarise, summary_text
 
     if not rows:
         print("interrupted before the first instance ended", file=sys.stderr)
         return INTERRUPTED
-    summary = summarise(rows)
+    summary = summarise(rows, asked=asked)
     if options.json:
         print(json.dumps({"summary": asdict(summary), "rows": [asdict(row) for row in rows]}, indent=1))
     else:
@@ -172,6 +172,9 @@ def _finish(rows: list["Row"], options: argparse.Namespace, *, interrupted: bool
     if interrupted:
         print("interrupted; with --csv FILE --resume the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
+    if summary.errors == summary.instances:
+        print("every instance ended in an error", file=sys.stderr)
+        return BAD_INPUT
     return REFUTED if summary.wrong else DECIDED
 
 

@@ -1,9 +1,11 @@
 """`verifier check`: replay certificates, every rounding accounted for, without any solver."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
-from verifier.cli.codes import DECIDED, REFUTED
+from verifier.cli.codes import BAD_INPUT, DECIDED, REFUTED
+from verifier.errors import BadCertificate
 
 if TYPE_CHECKING:
     from verifier.network import Network
@@ -31,14 +33,22 @@ def run(options: argparse.Namespace) -> int:
     asked = None if options.query is None else read_vnnlib(options.query, network)
     if asked is not None:
         print(f"query     {options.query}, sha256 {asked.sha256}")
-    accepted = [_check_one(path, network, asked) for path in options.certificates]
-    if len(accepted) > 1:
-        print(f"\n{sum(accepted)} of {len(accepted)} accepted")
-    return DECIDED if all(accepted) else REFUTED
+    accepted, unreadable = [], 0
+    for path in options.certificates:
+        try:
+            accepted.append(_check_one(path, network, asked))
+        except BadCertificate as error:
+            unreadable += 1
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    if len(options.certificates) > 1:
+        unread = f", {unreadable} cannot be read" if unreadable else ""
+        print(f"\n{sum(accepted)} of {len(options.certificates)} accepted{unread}")
+    return BAD_INPUT if unreadable else DECIDED if all(accepted) else REFUTED
 
 
 def _check_one(path: str, network: "Network", asked: "Query | None") -> bool:
     from verifier.check import check, read_certificate
+    from verifier.query import emptied_input
 
     query, certificate = read_certificate(path, network)
     if asked is not None and asked.sha256 != query.sha256:
@@ -50,6 +60,9 @@ def _check_one(path: str, network: "Network", asked: "Query | None") -> bool:
     print(f"file      {path}")
     print(f"region    {_region_text(query)}")
     print(f"claim     no input of the region satisfies any of {result.disjuncts} conjunctions, query sha256 {query.sha256}")
+    entry = emptied_input(query)
+    if entry is not None:
+        print(f"vacuous   no input satisfies its bounds: those of input entry {entry} contradict each other")
     print("semantics real arithmetic over the stored weights, checked without a solver, every rounding accounted for")
     print(f"replayed  {result.steps} steps, {result.closes} closes, {result.splits} splits in {result.seconds:.2f} s")
     print("accepted" if result.accepted else f"rejected: {result.reason} (at {result.place})")

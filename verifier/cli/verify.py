@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     name, network = _named(options.network)
     _check_inputs(network, options.query)
     if options.certificate is not None:
-        _check_certificate(options.certificate)
+        _check_certificate(options.certificate, network, options.query)
     if options.serialise_assignments is not None:
         check_folder(options.serialise_assignments)
     limit = options.began + options.timeout
@@ -143,7 +144,7 @@ def _check_inputs(network: str, query: str) -> None:
             raise error(f"{path}: no such file; give the path of a {what} file")
 
 
-def _check_certificate(path: str) -> None:
+def _check_certificate(path: str, network: str, query: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.basename(path):
         raise BadQuery(f"--certificate {path!r}: is a folder; give the path of a file")
@@ -151,6 +152,10 @@ def _check_certificate(path: str) -> None:
         raise BadQuery(f"--certificate {path!r}: the folder {folder!r} cannot be written to; make it first")
     if os.path.exists(path) and not os.access(path, os.W_OK):
         raise BadQuery(f"--certificate {path!r}: the file cannot be written to; name another")
+    if os.path.isfile(path) and os.path.getsize(path):
+        read = [given for given in (network, query) if os.path.samefile(path, given)]
+        if read or not zipfile.is_zipfile(path):
+            raise BadQuery(f"--certificate {path!r}: is there already, and no certificate; name another file")
 
 
 def _outcome(ended: Ended) -> Outcome:
@@ -191,7 +196,8 @@ def _report(outcome: Outcome, options: argparse.Namespace) -> None:
 def _say_of_certificate(outcome: Outcome, options: argparse.Namespace) -> None:
     problem = _problem(outcome)
     if problem and (outcome.word == "unsat" or not options.quiet):
-        print(f"no certificate: {problem}", file=sys.stderr)
+        older = f"; {options.certificate} is an older one" if os.path.isfile(options.certificate) else ""
+        print(f"no certificate: {problem}{older}", file=sys.stderr)
     elif not problem and outcome.loaded is not None and not (options.quiet or options.json or options.verbose):
         print(f"certificate of query sha256 {outcome.loaded.query_sha256}", file=sys.stderr)
 

@@ -4,20 +4,22 @@ import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from verifier.errors import BadNetwork, UnsupportedOp
-from verifier.formats.masks import Entries, passed_on
+from verifier.formats.masks import Levels, passed_on
 from verifier.network import Network, Node, output_shape
 from verifier.ops import (
+    MASK_LIMIT,
     Array,
     AveragePool,
     Conv,
-    LeakyRelu,
     Linear,
     MaxPool,
     Op,
     Power,
     Reshape,
+    Scale,
     Select,
     Shape,
     Transpose,
@@ -46,7 +48,7 @@ class NetworkBuilder:
         self.input = name
         self._reserved = frozenset(reserved)
         self._selected = 0
-        self._marks: dict[str, Entries] = {}
+        self._levels: dict[str, Levels] = {}
         self._shapes: dict[str, Shape] = {name: shape}
         self._nodes: list[Node] = []
         if any(length < 1 for length in shape):
@@ -75,29 +77,56 @@ class NetworkBuilder:
             self._selected += op.indices.size
             if self._selected > MAX_SELECTED:
                 raise BadNetwork(f"value {output!r}: more than {MAX_SELECTED} entries are selected; the model is too large")
-        marks = self._passed_on(output, op, inputs, shape)
+        levels = self._passed_on(output, op, inputs, shape)
         self._shapes[output] = shape
         self._nodes.append(Node(output, op, inputs))
-        if marks is not None:
-            self.mark(output, marks)
+        if levels is not None:
+            self.mask(output, levels)
         return output
 
-    def marked(self, value: str) -> Entries:
-        """Which entries of a value are minus infinity (see `masks`), in its shape."""
-        return self._marks.get(value, np.zeros(self._shapes[value], dtype=bool))
+    def masked(self, value: str) -> NDArray[np.bool_]:
+        """Which entries of a value a mask leaves out (see `masks`), in its shape."""
+        return self._levels_of(value) < 0
 
-    def mark(self, value: str, entries: Entries) -> None:
-        """Marks entries of a value as minus infinity, besides those that are; the entries broadcast to its shape."""
-        if entries.any():
-            self._marks[value] = self.marked(value) | entries
+    def is_minus_infinity(self, value: str) -> NDArray[np.bool_]:
+        """At which entries a value is minus infinity itself, in its shape."""
+        return np.isneginf(self._levels_of(value))
 
-    def _passed_on(self, output: str, op: Op, inputs: tuple[str, ...], shape: Shape) -> Entries | None:
-        if not any(name in self._marks for name in inputs):
+    def mask(self, value: str, levels: Levels) -> None:
+        """Adds levels of masks to those of a value; they broadcast to its shape."""
+        if levels.any():
+            self._levels[value] = self._levels_of(value) + levels
+
+    def assume_small(self, value: str) -> None:
+        """Lets `verifier.check` accept nothing where this value may come near the size of a mask."""
+        ones = np.ones((1,) * len(self._shapes[value]))
+        self.step(value, "small", Scale(frozen_array(ones), frozen_array(MASK_LIMIT * ones)), value)
+
+    def _levels_of(self, value: str) -> Levels:
+        return self._levels.get(value, np.zeros(self._shapes[value]))
+
+    def _passed_on(self, output: str, op: Op, inputs: tuple[str, ...], shape: Shape) -> Levels | None:
+        if not any(name in self._levels for name in inputs):
             return None
-        marks = passed_on(op, [self.marked(name) for name in inputs], shape)
-        if marks is None:
+        levels = passed_on(op, [self._levels_of(name) for name in inputs], shape)
+        if levels is None:
             raise UnsupportedOp(type(op).__name__, output, "of minus infinity, which a mask stands for; Softmax of it is")
-        return marks
+        return levels
+
+    def _with_masks(self) -> tuple[Node, ...]:
+        """The nodes, where a masked value has its levels too, and what goes on without them has a name of its own."""
+        names = {value: self.fresh(value, "unmasked") for value in self._levels}
+        nodes = []
+        for node in self._nodes:
+            nodes.append(Node(names.get(node.output, node.output), node.op, tuple(names.get(v, v) for v in node.inputs)))
+            if node.output in names:
+                levels = self._levels[node.output]
+                finite = np.where(np.isfinite(levels), levels, 0.0)
+                if finite.any():
+                    whole = node.output if np.isfinite(levels).all() else self.fresh(node.output, "masked")
+                    added = Scale(frozen_array(np.ones((1,) * finite.ndim)), frozen_array(finite))
+                    nodes.append(Node(whole, added, (names[node.output],)))
+        return tuple(nodes)
 
     def fresh(self, output: str, suffix: str) -> str:
         """A name, made of both words, that no value has and the model does not use."""
@@ -118,9 +147,9 @@ class NetworkBuilder:
         """The network of all values so far, with this one as its output."""
         if output not in self._shapes:
             raise BadNetwork(f"output {output!r} does not depend on the input {self.input!r}; check the model's export")
-        if output in self._marks:
+        if output in self._levels:
             raise BadNetwork(f"output {output!r} is minus infinity in places, where a mask was added to it")
-        return Network(self.input, self._shapes[self.input], tuple(self._nodes), output)
+        return Network(self.input, self._shapes[self.input], self._with_masks(), output)
 
 
 def check_entries(shape: Shape, owner: str) -> None:
@@ -166,8 +195,6 @@ def _check_settings(op: Op) -> None:
             assert exponent <= MAX_EXPONENT, f"the exponent must be at most {MAX_EXPONENT}, got {exponent}"
         case Select(indices=indices):
             assert indices.ndim == 1, f"indices must be one row, got shape {indices.shape}"
-        case LeakyRelu(slope=slope):
-            assert 0 <= slope <= 1, f"slope must lie in [0, 1], got {slope}"
 
 
 def _check_padded(op: Op, inputs: list[Shape]) -> None:

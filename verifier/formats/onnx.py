@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import MAX_ENTRIES, NetworkBuilder
@@ -29,11 +29,22 @@ def read_onnx(path: str | Path) -> Network:
     path = Path(path)
     model = load_model(path)
     try:
-        return _Reader(model.graph, {entry.domain: entry.version for entry in model.opset_import}).network()
+        return _Reader(model.graph, _opsets(model)).network()
     except BadNetwork as error:
         raise BadNetwork(f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise BadNetwork(f"{path}: a name in the model is not text ({error}); export the model again") from error
+
+
+def _opsets(model: ModelProto) -> dict[str, int]:
+    """Versions by domain, the standard's as ""."""
+    opsets: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if opsets.setdefault(domain, entry.version) != entry.version:
+            both = f"{opsets[domain]} and {entry.version}"
+            raise BadNetwork(f"operators of {entry.domain or 'ai.onnx'!r} in two versions, {both}; export the model again")
+    return opsets
 
 
 FACTS = ("Shape", "IsNaN")
@@ -45,7 +56,7 @@ class _Reader:
 
     def __init__(self, graph: GraphProto, opsets: Mapping[str, int]) -> None:
         self.graph, self.opsets = graph, opsets
-        self.opset = opsets.get("", opsets.get("ai.onnx", 1))
+        self.opset = opsets.get("", 1)
         self.output = graph_output(graph)
         names = {name for node in graph.node for name in node.output}
         self.builder = NetworkBuilder(*graph_input(graph), reserved=names)

@@ -137,8 +137,11 @@ def _parts(call: Call) -> tuple[list[str], list[Array]]:
 
 
 def _clip(call: Call) -> None:
-    """Since opset 11 the bounds are inputs, before they are attributes; the extremes of float32 bound nothing."""
+    """Since opset 11 the bounds are inputs, before they are attributes; the extremes of float32, which stand for none, are left
+    out where the value does not come near them."""
     lower, upper = _bound(call, 1, "min"), _bound(call, 2, "max")
+    if any(bound is not None and abs(bound) >= FLOAT32_MAX for bound in (lower, upper)):
+        call.builder.assume_small(call.value(0))
     lower = None if lower is None or lower <= -FLOAT32_MAX else lower
     upper = None if upper is None or upper >= FLOAT32_MAX else upper
     if lower is not None and upper is not None and lower > upper:

@@ -123,6 +123,9 @@ def _windows(call: Call, kernel: Sequence[int]) -> Windows:
             if call.op != "Conv" and any((-(-n // s) - 1) * s + d * (k - 1) + 1 < n for n, k, s, d in axes):
                 # runtimes clip it to zero for convolutions and disagree for pooling
                 raise call.refuse(f"automatic padding that would be negative, as stride {stride} skips entries")
+            if call.op != "Conv" and max(dilation) > 1:
+                # the standard counts the dilation, onnxruntime does not
+                raise call.refuse(f"automatic padding with dilations {dilation}; give the pads")
             padding = same_padding(space, size, stride=stride, dilation=dilation, lower=auto == "SAME_LOWER")
         case _:
             raise BadNetwork(f"{call.op} at {call.label!r}: auto_pad {auto!r} is not known to ONNX")

@@ -10,7 +10,7 @@ import numpy as np
 
 from verifier.errors import BadNetwork
 from verifier.formats.build import NetworkBuilder
-from verifier.formats.masks import MASK_LIMIT, unmasked
+from verifier.formats.masks import levels_of, unmasked
 from verifier.formats.selections import broadcast, common_shape
 from verifier.ops import Array, Scale, frozen_array
 
@@ -52,9 +52,9 @@ def scaled(builder: NetworkBuilder, output: str, value: str, factor: Array, offs
 
 
 def shifted(builder: NetworkBuilder, output: str, value: str, sign: float, offset: Array, *, op: str, node: str) -> None:
-    """output = sign * value + offset; entries of the offset that stand for minus infinity mark the result (see `masks`)."""
+    """output = sign * value + offset; entries of the offset that stand for minus infinity mask the result (see `masks`)."""
     scaled(builder, output, value, frozen_array(sign), unmasked(offset), op=op, node=node)
-    builder.mark(output, offset <= MASK_LIMIT)
+    builder.mask(output, levels_of(offset))
 
 
 def reciprocal(divisor: Array, node: str) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from verifier.errors import BadNetwork, UnsupportedOp
 from verifier.formats.build import MAX_SELECTED, NetworkBuilder, check_entries
-from verifier.formats.masks import MASK_LIMIT, unmasked
+from verifier.formats.masks import levels_of, unmasked
 from verifier.ops import Array, Concat, Op, Reshape, Scale, Select, Shape, Sum, frozen_array
 
 Indices = NDArray[np.int64]
@@ -154,7 +154,7 @@ def chosen(
 ) -> None:
     """output = the first part where a constant condition holds, else the second; values (by name) or constants, broadcast.
 
-    A chosen constant that stands for minus infinity marks the result (see `masks`).
+    A chosen constant that stands for minus infinity masks the result (see `masks`).
     """
     shapes = [builder.shapes[part] if isinstance(part, str) else part.shape for part in parts]
     shape = common_shape([condition.shape, *shapes], op=op, node=node)
@@ -168,7 +168,7 @@ def chosen(
             filling = np.where(holds, part, filling)
     if len(names) == 1:
         filled(builder, output, names[0], places[0], unmasked(filling), op=op, node=node)
-        builder.mark(output, filling <= MASK_LIMIT)
+        builder.mask(output, levels_of(filling))
         return
     steps = [builder.step(output, f"part_{k}", selection(builder, name, places[k]), name) for k, name in enumerate(names)]
     builder.add(output, Sum((1.0, 1.0)), *steps)

@@ -17,8 +17,8 @@ MAX_DIFFERENCES = 2**22
 def softmax(builder: NetworkBuilder, output: str, value: str, axis: int, *, op: str, node: str) -> None:
     """output[i] = 1 / (1 + sum over j other than i of exp(value[j] - value[i])), along one axis.
 
-    The differences make it exact and free of overflow in its middle. Entries marked as minus infinity get 0 and are left
-    out of the sums. Raises UnsupportedOp past MAX_DIFFERENCES, and where all entries of a row are minus infinity.
+    The differences make it exact and free of overflow in its middle. Masked entries get 0 and are left out of the sums. Raises
+    UnsupportedOp past MAX_DIFFERENCES, and where all entries of a row are masked.
     """
     shape = builder.shapes[value]
     n = shape[axis]
@@ -27,11 +27,11 @@ def softmax(builder: NetworkBuilder, output: str, value: str, axis: int, *, op: 
             op, node, f"axis {axis} of shape {shape}, {prod(shape) * n} differences; at most {MAX_DIFFERENCES} are"
         )
     rows = np.moveaxis(grid(builder, value), axis, -1)
-    kept = ~builder.marked(value).reshape(-1)[rows]
+    kept = ~builder.masked(value).reshape(-1)[rows]
     if not kept.any(axis=-1).all():
         raise UnsupportedOp(op, node, "a row whose entries are all minus infinity")
     if (kept.sum(axis=-1) == 1).all():
-        _certain(builder, output, value, ~builder.marked(value))
+        _certain(builder, output, value, ~builder.masked(value))
     elif kept.all():
         _full(builder, output, value, rows, axis)
     else:

@@ -12,10 +12,10 @@ aten = torch.ops.aten
 
 
 def _equal(call: Call) -> Tensor:
-    """Real numbers are nowhere minus infinity; a masked value is where it is masked."""
+    """Real numbers are nowhere minus infinity; a value masked by it is."""
     if call.argument(1, "other") != -torch.inf:
         raise call.refuse("a comparison that depends on the network's input, other than with -inf")
-    return torch.from_numpy(call.builder.marked(call.value(call.argument(0, "self"))).copy())
+    return torch.from_numpy(call.builder.is_minus_infinity(call.value(call.argument(0, "self"))))
 
 
 def _is_nan(call: Call) -> Tensor:

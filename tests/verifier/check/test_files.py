@@ -1,3 +1,4 @@
+import io
 import json
 import zipfile
 from dataclasses import fields, is_dataclass, replace
@@ -217,6 +218,21 @@ def test_arrays_that_lie_about_themselves(network: Network, tmp_path: Path, cont
     rewritten(path, document["groups"][0]["close_disjunct"], content)
     with pytest.raises(BadCertificate, match=message):
         read_certificate(path, network)
+
+
+def test_indices_that_are_masks_are_refused(network: Network, tmp_path: Path) -> None:
+    """As an index of numpy's, True is not 1."""
+    path, (query, certificate) = tmp_path / "proof.zip", proof(network)
+    write_certificate(query, certificate, path)
+    with zipfile.ZipFile(path) as archive:
+        document = json.loads(archive.read("certificate.json"))
+        member = document["groups"][0]["split_index"]
+        stored = np.load(io.BytesIO(archive.read(member)))
+    content = io.BytesIO()
+    np.lib.format.write_array(content, stored.astype(bool), version=(1, 0))
+    rewritten(path, member, content.getvalue())
+    result = check(query, read_certificate(path, network)[1])
+    assert not result.accepted and "split index True is out of range" in (result.reason or "")
 
 
 def test_archives_that_unpack_to_too_much_are_not_unpacked(network: Network, tmp_path: Path, monkeypatch) -> None:

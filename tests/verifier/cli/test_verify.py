@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import onnx
@@ -88,6 +89,8 @@ def test_assignments_as_tensors(tmp_path, model):
         (["{query}", "--network", "f={model}", "--network", "g={model}"], "BadQuery: got 2 networks"),
         (["{query}", "--network", "={model}"], "BadQuery: --network '={model}' must be NAME=FILE"),
         (["{query}", "--network", "{model}", "--certificate", "{folder}/no/such"], "BadQuery: --certificate"),
+        (["{query}", "--network", "{model}", "--certificate", "{query}"], "'{query}': is there already, and no certificate"),
+        (["{query}", "--network", "f={model}", "--certificate", "{model}"], "'{model}': is there already, and no certificate"),
         (["{query}", "--network", "{model}", "--timeout", "0"], "must be a number of seconds above 0, got 0"),
         (["{query}", "--network", "{model}", "--memory", "nan"], "must be a number of gigabytes above 0, got nan"),
         (["{query}", "--network", "{model}", "--timeout", "abc"], "must be a number of seconds above 0, got abc"),
@@ -173,6 +176,26 @@ def test_what_became_of_the_certificate_is_said(tmp_path, model, capsys, monkeyp
     query = write(tmp_path / "q.vnnlib", query1(0.5))
     main(["verify", query, "--network", str(model), "--timeout", "1", "--certificate", str(tmp_path / "p.npz"), *options])
     assert capsys.readouterr().err == err
+
+
+def test_an_older_certificate_is_called_so(tmp_path, model, capsys, monkeypatch):
+    monkeypatch.setattr(command, "decide", finds)
+    older = tmp_path / "p.npz"
+    with zipfile.ZipFile(older, "w") as archive:
+        archive.writestr("certificate.json", "{}")
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    main(["verify", query, "--network", str(model), "--timeout", "1", "--certificate", str(older)])
+    said = "no certificate: the answer is sat, whose evidence is the assignment"
+    assert capsys.readouterr().err == f"{said}; {older} is an older one\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_no_bug(tmp_path, model):
+    query = write(tmp_path / "q.vnnlib", query1(0.5))
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "verifier", "verify", query, "--network", str(model)]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 2 and run.stderr == "the output cannot be written: No space left on device\n"
 
 
 def is_stopped(request, send):

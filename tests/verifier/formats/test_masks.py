@@ -7,9 +7,15 @@ from onnx import TensorProto
 from onnx.helper import make_node
 from torch import nn
 
-from verifier.errors import BadNetwork, UnsupportedOp
+from verifier.check import check, confirms
+from verifier.errors import BadNetwork, BadQuery, UnsupportedOp
 from verifier.evaluate import evaluate
 from verifier.formats.torch_export import read_module
+from verifier.formula import TRUE, And, at_least, at_most
+from verifier.query import Query
+from verifier.region import Box
+from verifier.solve import ENGINES, verify
+from verifier.verdict import Proved
 
 LOW = float(np.finfo(np.float32).min)
 MASK = np.array([[0, -np.inf, -np.inf], [0.5, 1, -np.inf], [0, 0, 0]], dtype=np.float32)
@@ -124,3 +130,65 @@ def test_a_condition_on_the_input_is_refused(model, read):
     nodes = [make_node("Greater", ["x", "m"], ["c"]), make_node("Where", ["c", "x", "m"], ["y"])]
     with pytest.raises(UnsupportedOp, match="Greater"):
         read(model(nodes, (1, 2, 3, 3), {"m": np.float32(0)}, kind=TensorProto.FLOAT))
+
+
+PAIR = np.array([[-1e30, 0]], dtype=np.float32)
+UNDONE = {
+    "scaled back": ([make_node("Add", ["x", "m"], ["t"]), make_node("Mul", ["t", "k"], ["s"])], {"k": np.float32(1e-30)}),
+    "divided": ([make_node("Add", ["x", "m"], ["t"]), make_node("Div", ["t", "k"], ["s"])], {"k": np.float32(1e30)}),
+    "chosen and scaled back": (
+        [make_node("Where", ["c", "m", "x"], ["t"]), make_node("Mul", ["t", "k"], ["s"])],
+        {"c": PAIR < 0, "k": np.float32(1e-30)},
+    ),
+    "halved": ([make_node("Add", ["x", "m"], ["t"]), make_node("Mul", ["t", "k"], ["s"])], {"k": np.float32(0.5)}),
+}
+
+
+@pytest.mark.parametrize("name", UNDONE)
+def test_a_mask_that_is_undone_is_no_mask(name, model, read):
+    nodes, weights = UNDONE[name]
+    with pytest.raises(UnsupportedOp, match="Scale at node 's'"):
+        read(model([*nodes, SOFTMAX], (1, 2), {"m": PAIR, **weights}))
+
+
+def undone_by_a_sum(model, read):
+    nodes = [make_node("Add", ["x", "m"], ["t"]), make_node("Add", ["t", "n"], ["s"]), SOFTMAX]
+    return read(model(nodes, (1, 2), {"m": PAIR, "n": -PAIR}))
+
+
+def beaten(model, read):
+    nodes = [make_node("Mul", ["x", "k"], ["t"]), make_node("Add", ["t", "m"], ["s"]), SOFTMAX]
+    return read(model(nodes, (1, 2), {"m": PAIR, "k": np.float32(1e31)}))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("network", [beaten, undone_by_a_sum])
+def test_nothing_is_decided_where_scores_are_as_large_as_their_mask(network, engine, model, read):
+    """The model gives the first entry all or a good part of the share, the network none."""
+    query = Query(network(model, read), Box([0.5, 0.0], [1.0, 0.1]), at_least("y", 0, 0.2))
+    assert not isinstance(verify(query, timeout_s=2, engine=engine).verdict, Proved)
+    assert not confirms(Query(query.network, query.region, at_most("y", 0, 0.1)), np.array([1.0, 0.0]))
+
+
+def test_a_mask_holds_where_scores_are_small(model, read):
+    rows = np.array([[-1e30, 0, 0]], dtype=np.float32)
+    network = read(model([make_node("Add", ["x", "m"], ["s"]), SOFTMAX], (1, 3), {"m": rows}))
+    query = Query(network, Box([0.0] * 3, [1.0] * 3), at_least("y", 1, 0.9))
+    verdict = verify(query, timeout_s=20).verdict
+    assert isinstance(verdict, Proved) and verdict.certificate is not None and check(query, verdict.certificate).accepted
+    assert confirms(Query(network, query.region, at_least("y", 1, 0.4)), np.array([1.0, 1.0, 1.0]))
+
+
+def test_masked_values_are_what_the_model_has_under_their_name(model, read):
+    network = read(model([make_node("Add", ["x", "m"], ["s"]), SOFTMAX], (1, 2), {"m": PAIR}))
+    point = np.array([[0.5, 0.25]])
+    np.testing.assert_array_equal(evaluate(network, point, keep=["s"])["s"].numpy(), [[[PAIR[0, 0], 0.25]]])
+    always = And((at_most("s", 0, -1000),))
+    assert confirms(Query(network, Box([0.0, 0.0], [1.0, 1.0]), always), point)
+
+
+def test_minus_infinity_has_no_name(model, read):
+    network = read(model([make_node("Add", ["x", "m"], ["s"]), SOFTMAX], (1, 2), {"m": np.array([[-np.inf, 0]], np.float32)}))
+    assert confirms(Query(network, Box([0.0, 0.0], [1.0, 1.0]), TRUE), np.array([0.5, 0.5]))
+    with pytest.raises(BadQuery, match="no value 's' in the network; it has x, s/unmasked"):
+        Query(network, Box([0.0, 0.0], [1.0, 1.0]), at_most("s", 0, -1000))

@@ -7,7 +7,12 @@ from onnx.helper import make_node
 from onnx_cases.building import drawn, two_values
 
 from verifier.errors import UnsupportedOp
+from verifier.formula import at_least
 from verifier.ops import LeakyRelu, Power
+from verifier.query import Query
+from verifier.region import Box
+from verifier.solve import ENGINES, verify
+from verifier.verdict import Proved
 
 ints, _ = drawn(8)
 
@@ -90,3 +95,27 @@ def test_a_cast_that_rounds_is_refused(model, read):
 def test_leaky_slope_is_the_stored_float32(model, read):
     op = read(model([make_node("LeakyRelu", ["x"], ["y"], alpha=0.1)], (1, 1))).nodes[0].op
     assert isinstance(op, LeakyRelu) and op.slope == float(np.float32(0.1))
+
+
+@pytest.mark.parametrize("kind, first", [(TensorProto.DOUBLE, 1e39), (TensorProto.FLOAT, 3e38)])
+def test_a_clip_at_the_extremes_of_float32_bounds_what_passes_them(model, read, kind, first):
+    number = np.float64 if kind == TensorProto.DOUBLE else np.float32
+    nodes = [
+        make_node("Mul", ["x", "a"], ["s"]),
+        make_node("Mul", ["s", "b"], ["t"]),
+        make_node("Clip", ["t", "low"], ["r"]),
+        make_node("Mul", ["r", "c"], ["y"]),
+    ]
+    weights = {"a": number(first), "b": number(2), "low": number(-np.finfo(np.float32).max), "c": number(1e-38)}
+    network = read(model(nodes, (1, 1), weights, kind=kind))
+    query = Query(network, Box([-1.0], [-0.9]), at_least("y", 0, -5.0))  # the model has -3.4 there
+    for engine in ENGINES:
+        assert not isinstance(verify(query, timeout_s=2, engine=engine).verdict, Proved), engine
+
+
+def test_a_clip_at_the_extremes_of_float32_costs_small_values_nothing(model, read):
+    weights = {"low": np.float32(0), "high": np.finfo(np.float32).max}
+    network = read(model([make_node("Clip", ["x", "low", "high"], ["y"])], (1, 1), weights))
+    query = Query(network, Box([-1.0], [1.0]), at_least("y", 0, 1.001))
+    for engine in ("bound", "auto"):
+        assert isinstance(verify(query, timeout_s=5, engine=engine).verdict, Proved)

@@ -48,6 +48,7 @@ REFUSED = [
     (case("Softmax", (1, 2049)), "4198401 differences"),
     (case("Dropout", (1, 3), [np.float32(0.5), np.array(True)], opset=13), "training mode"),
     (case("MaxPool", (1, 1, 6), kernel_shape=[2], strides=[3], auto_pad="SAME_UPPER"), "padding that would be negative"),
+    (case("MaxPool", (1, 1, 6), kernel_shape=[2], dilations=[2], auto_pad="SAME_UPPER"), r"padding with dilations \(2,\)"),
     (case("AveragePool", (1, 1, 6), kernel_shape=[2], dilations=[2], opset=19), "dilation"),
 ]
 
