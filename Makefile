@@ -1,4 +1,4 @@
-# make demo: everything from a fresh clone to a report; make test, make lint, make bench: what they say.
+# make demo: everything from a fresh clone to a report; make install: the .venv alone; make test, make lint, make bench: what they say.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
@@ -6,10 +6,12 @@ READY := .venv/.installed
 TORCH := $(shell sed -n 's/^ *"\(torch[^"]*\)".*/\1/p' pyproject.toml)
 RUN ?= runs/digits
 
-.PHONY: demo test lint bench clean
+.PHONY: demo install test lint bench clean
 
 demo: $(READY)
 	$(BIN)/specmine mine digits --out $(RUN)
+
+install: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

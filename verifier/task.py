@@ -156,9 +156,9 @@ def _note(problem: Problem) -> str:
     entry = emptied_input(problem.query)
     if entry is not None:
         return f"vacuous: the bounds of input entry {entry} contradict each other, so no input is asked about"
-    declared = {} if problem.declaration is None else {t.element_type: t.name for t in problem.declaration.tensors}
-    rounded = [f"{name} {kind}" for kind, name in declared.items() if kind != "real"]
-    return f"declared {rounded[0]}: answered in real arithmetic, as if declared real" if rounded else ""
+    tensors = () if problem.declaration is None else problem.declaration.tensors
+    rounded = ", ".join(f"{t.name} {t.element_type}" for t in tensors if t.element_type != "real")
+    return f"declared {rounded}: answered in real arithmetic, as if declared real" if rounded else ""
 
 
 def _load_apart(request: Request) -> Problem:

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (verify_command, supports_command, bench_command, check_command):
         command = commands.add_parser(
-            module.COMMAND, help=module.HELP, description=module.DESCRIPTION, epilog=EXIT_CODES,
+            module.COMMAND, help=module.HELP, description=module.DESCRIPTION, epilog=EXIT_CODES, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         module.add_options(command)

@@ -59,7 +59,7 @@ def version(source: Source) -> tuple[int, int]:
     if first is None or first[1].text != "vnnlib-version":
         return 1, 0
     match = VERSION.fullmatch(first[2].text)
-    if match is None or len(first) != 4 or int(match[1]) not in (1, 2):
+    if match is None or len(first) != 4 or (int(match[1]), int(match[2])) not in ((1, 0), (2, 0)):
         raise source.error(first[2].at, f"version {shown(first[2].text)} is not read; allowed are <1.0> and <2.0>")
     return int(match[1]), int(match[2])
 

@@ -103,6 +103,7 @@ def test_assignments_as_tensors(tmp_path, model):
         (["{query}", "--network", "{model}", "--serialise-assignments", "{query}/x"], "'{query}' is no folder; give a folder"),
         (["{query}", "--network", "{model}", "--engine", "foo"], "invalid choice: 'foo' (choose from"),
         (["{query}"], "the following arguments are required: --network"),
+        (["{query}", "--network", "{model}", "--time", "5"], "unrecognized arguments: --time 5"),
     ],
 )
 def test_bad_usage_is_refused_at_once(tmp_path, model, capsys, arguments, message):

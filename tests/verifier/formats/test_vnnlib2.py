@@ -111,6 +111,7 @@ def test_strings_of_any_kind_read_back():
 
 SECOND = "(declare-network g (equal-to f) (declare-input A real [6]) (declare-output B real [2]))"
 REFUSED = [
+    ("(vnnlib-version <2.1>)", "", "1:17: version '<2.1>' is not read; allowed are <1.0> and <2.0>"),
     ("(vnnlib-version <3.0>)", "", "1:17: version '<3.0>' is not read; allowed are <1.0> and <2.0>"),
     ("(vnnlib-version 2.0)", "", "version '2.0' is not read"),
     (VERSION, "", "no network is declared"),
