@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from specmine.predicates.families import denote
 from specmine.rules.clause import HornClause
 from specmine.spec import Claim
 from specmine.tracing import Sites
+from verifier.check.masks import beaten_mask
 from verifier.domains import Bounds, region_bounds
 from verifier.formula import And, Formula, atoms_of, conjoin, negate
 from verifier.network import Network
@@ -55,16 +58,23 @@ def starting_later(query: Query, *, bounds: Bounds | None = None) -> Iterator[Qu
 
     Each forgets how one hidden value comes from the input: it starts from a box that holds all that this value can be over
     the region (interval arithmetic, rounded outward) and keeps the assertion. Only values that all that follows passes
-    through, and from which every value of the assertion can be computed, are starting points. bounds: where known already.
+    through, and from which every value of the assertion can be computed, are starting points, and among them those whose bounds
+    are finite; none where values may be as large as a mask of the network, which the later part would not show. bounds: where
+    known already.
     """
     network = query.network
     named = {term.value for atom in atoms_of(query.assertion) for term in atom.terms}
     bounds = region_bounds(network, query.region) if bounds is None else bounds
+    sides = {name: (bounds.lower[name].numpy(), bounds.upper[name].numpy()) for name in network.shapes}
+    if beaten_mask(network, sides) is not None:
+        return
     for place in reversed(range(len(network.nodes))):
         start, after = network.nodes[place].output, network.nodes[place + 1 :]
         kept = {start, *(node.output for node in after)}
-        if after and named <= kept and all(set(node.inputs) <= kept for node in after):
-            box = Box(bounds.lower[start].flatten().numpy(), bounds.upper[start].flatten().numpy())
+        low, high = (side.flatten() for side in sides[start])
+        is_finite = bool(np.isfinite(low).all() and np.isfinite(high).all())
+        if after and is_finite and named <= kept and all(set(node.inputs) <= kept for node in after):
+            box = Box(low, high)
             yield Query(Network(start, network.shapes[start], after, network.output), box, query.assertion)
 
 

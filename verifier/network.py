@@ -11,6 +11,7 @@ import numpy as np
 
 from verifier.errors import BadNetwork
 from verifier.ops import (
+    MASK_LIMIT,
     AveragePool,
     Concat,
     Conv,
@@ -117,6 +118,12 @@ class Network:
     def size(self, name: str) -> int:
         """Number of entries of a value."""
         return math.prod(self.shapes[name])
+
+
+def mask_nodes(network: Network) -> list[Node]:
+    """The nodes that add a mask. The network is what its file says only where the values that they read are small against it:
+    readers leave masked scores out of a softmax, and bounds as large as a mask out of the graph."""
+    return [node for node in network.nodes if isinstance(node.op, Scale) and (node.op.offset <= MASK_LIMIT).any()]
 
 
 def pooled_length(length: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> int:

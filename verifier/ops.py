@@ -211,6 +211,9 @@ Op: TypeAlias = (
 MASK_LIMIT = -1e30
 """A constant of this or less that is added to a value masks it: a softmax of it is to leave these entries out."""
 
+LARGEST_UNDER_MASK = -0.1 * MASK_LIMIT
+"""The size up to which a value counts as small against every mask."""
+
 LINEAR_OPS = (Linear, Conv, Scale, Sum, Reshape, Transpose, Concat, AveragePool, Select)
 ACTIVATION_OPS = (Relu, LeakyRelu)
 CURVE_OPS = (Sigmoid, Tanh, Sin, Cos, Exp, Reciprocal, Sqrt, Erf, Power)

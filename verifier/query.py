@@ -63,16 +63,21 @@ def emptied_input(query: Query) -> int | None:
 
 
 def _emptied(atoms: Sequence[Atom], value: str, lower: Sequence[Fraction], upper: Sequence[Fraction]) -> int | None:
-    sides: dict[int, tuple[Fraction, Fraction, bool]] = {}
+    sides: dict[int, tuple[tuple[Fraction, bool], tuple[Fraction, bool]]] = {}
     for atom in atoms:
         if len(atom.terms) != 1 or atom.terms[0].value != value:
             continue
         (term,) = atom.terms
         limit = -atom.bias / term.coefficient
-        low, high, is_open = sides.get(term.index, (lower[term.index], upper[term.index], False))
-        low, high = (low, min(high, limit)) if term.coefficient > 0 else (max(low, limit), high)
-        sides[term.index] = low, high, is_open or atom.strict
-        if low > high or (low == high and sides[term.index][2] and limit == low):
+        # of two bounds at the same number the strict one says more: (number, open) compares so from above, negated from below
+        below, above = sides.get(term.index, ((-lower[term.index], False), (upper[term.index], False)))
+        if term.coefficient > 0:
+            above = min(above, (limit, atom.strict), key=lambda side: (side[0], not side[1]))
+        else:
+            below = min(below, (-limit, atom.strict), key=lambda side: (side[0], not side[1]))
+        sides[term.index] = below, above
+        room = above[0] + below[0]
+        if room < 0 or (room == 0 and (below[1] or above[1])):
             return term.index
     return None
 

@@ -29,7 +29,7 @@ from specmine.tracing import Sites, part_of
 from verifier.errors import UnsupportedOp
 from verifier.formats.smtlib import linear_form, rational
 from verifier.formula import Atom, Formula, Or, atoms_of
-from verifier.network import Network, Node
+from verifier.network import Network, Node, mask_nodes
 from verifier.ops import LINEAR_OPS, Relu
 from verifier.region import Box, exact_bounds
 
@@ -97,6 +97,8 @@ class _Model:
         for node in network.nodes:
             if not isinstance(node.op, (*LINEAR_OPS, Relu)):
                 raise UnsupportedOp(type(node.op).__name__, node.output, "only linear operators and ReLU are written")
+        for node in mask_nodes(network):
+            raise UnsupportedOp("Scale", node.output, "it holds only where values are small against a mask")
         for layer in self.layers:
             if not _cuts(network, layer):
                 raise UnsupportedOp("network", layer, "what follows does not come from this value alone")

@@ -8,10 +8,11 @@ from verifier.check.boxes import first_boxes
 from verifier.check.choices import Rejected, index, require
 from verifier.check.exact import OutOfRange, assert_ieee_arithmetic
 from verifier.check.float_model import prepare_floats
-from verifier.check.masks import beaten_mask, masks_of
+from verifier.check.masks import beaten_mask
 from verifier.check.place import Progress
 from verifier.check.tree import replay_group, replay_prelude
 from verifier.errors import VerifierError
+from verifier.network import mask_nodes
 from verifier.query import Query
 from verifier.region import outer_bounds
 
@@ -39,7 +40,8 @@ def check(query: Query, certificate: Certificate) -> CheckResult:
     """Whether the certificate proves that no input of the query's region satisfies its assertion.
 
     What is accepted holds in real arithmetic over the stored weights: every rounding error is charged, and a pass whose
-    margin is within them is repeated exactly where the operators allow it. A certificate that proves nothing is a result
+    margin is within them is repeated exactly where the operators allow it; a softmax gives what is masked the share 0, as
+    floats do, and scores must be small against their mask over the whole region. A certificate that proves nothing is a result
     with the reason, not an exception. Raises BadNetwork for a network that no certificate can speak about.
     """
     if not __debug__:
@@ -84,7 +86,7 @@ def _check_header(query: Query, certificate: Certificate) -> None:
 
 
 def _check_masks(query: Query) -> None:
-    if masks_of(query.network):
+    if mask_nodes(query.network):
         boxes = first_boxes(prepare_floats(query.network), *outer_bounds(query.region), ())
         value = beaten_mask(query.network, {name: (low[0], high[0]) for name, (low, high) in boxes.sides.items()})
         require(value is None, f"what {value!r} is computed from may be as large as a mask")

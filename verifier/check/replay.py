@@ -14,11 +14,11 @@ from verifier.check.boxes import first_boxes
 from verifier.check.exact import Matrix, assert_ieee_arithmetic
 from verifier.check.float_model import prepare_floats
 from verifier.check.linear_map import LinearMap, linear_map, pool_windows
-from verifier.check.masks import beaten_mask, masks_of
+from verifier.check.masks import beaten_mask
 from verifier.check.whole import BITS, digits_of, product
 from verifier.errors import BadQuery, UnsupportedOp
 from verifier.formula import And, Atom, Formula, Or, holds
-from verifier.network import Network, Node
+from verifier.network import Network, Node, mask_nodes
 from verifier.ops import (
     TRANSCENDENTAL_OPS,
     Array,
@@ -137,7 +137,7 @@ def confirms(query: Query, x: NDArray[np.float64]) -> bool:
         return False
     if not holds(And(constraints(query.region)), {name: tuple(exact)}):
         return False
-    if masks_of(query.network) and beaten_mask(query.network, enclose(query.network, exact)) is not None:
+    if mask_nodes(query.network) and beaten_mask(query.network, enclose(query.network, exact)) is not None:
         return False
     if any(isinstance(node.op, TRANSCENDENTAL_OPS) for node in query.network.nodes):
         return _surely_holds(query.assertion, enclose(query.network, exact))

@@ -13,7 +13,6 @@ import numpy as np
 import z3
 
 from verifier.check import confirms
-from verifier.check.masks import masks_of
 from verifier.errors import UnsupportedOp
 from verifier.formats.smtlib import cone, smtlib, symbols
 from verifier.formula import And, Atom, Formula, Or
@@ -52,7 +51,7 @@ def decide_smt(query: Query, *, timeout_s: float, max_cases: int = MAX_CASES) ->
     clock.
     """
     start = time.monotonic()
-    reason = _out_of_reach(query, max_cases)
+    reason = _too_large(query, max_cases)
     try:
         verdict = Unknown("unsupported", reason) if reason else _decide(query, start + timeout_s)
     except UnsupportedOp as error:
@@ -60,9 +59,7 @@ def decide_smt(query: Query, *, timeout_s: float, max_cases: int = MAX_CASES) ->
     return Decision(verdict, "smt", time.monotonic() - start)
 
 
-def _out_of_reach(query: Query, max_cases: int) -> str:
-    if masks_of(query.network):
-        return "a mask on the network's values, which holds only where they are small against it"
+def _too_large(query: Query, max_cases: int) -> str:
     needed, network = cone(query), query.network
     cases = sum(len(needed.get(n.output, ())) for n in network.nodes if isinstance(n.op, CASE_OPS))
     if cases > max_cases:

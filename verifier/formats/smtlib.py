@@ -9,6 +9,7 @@ defines it; the text grows linearly with the weights that count.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
@@ -17,9 +18,10 @@ from typing import TypeAlias
 import numpy as np
 
 from verifier.errors import BadQuery, UnsupportedOp
-from verifier.formula import Atom, Formula, Or, atoms_of
-from verifier.network import Network, Node
+from verifier.formula import Atom, Formula, Or, at_least, at_most, atoms_of
+from verifier.network import Network, Node, mask_nodes
 from verifier.ops import (
+    LARGEST_UNDER_MASK,
     TRANSCENDENTAL_OPS,
     AveragePool,
     Concat,
@@ -56,19 +58,34 @@ EACH_OPS = (Relu, LeakyRelu, Power, Reciprocal, Sign, Floor)
 
 
 def smtlib(query: Query, *, header: Sequence[str] = (), status: str | None = None) -> str:
-    """The query as one SMT-LIB script with one `(check-sat)`: sat if refuted, unsat if proved.
+    """The query as one SMT-LIB script with one `(check-sat)`: sat if refuted, unsat if proved. Where the network has masks it
+    also asks for values that are not small against them, so that sat may mean these.
 
     header: comment lines at the top. status: what is known of the answer (sat, unsat, unknown), as `:status`.
     Raises BadQuery for another status, and UnsupportedOp where the assertion depends on a transcendental function.
     """
     if status is not None and status not in STATUSES:
         raise BadQuery(f"status must be one of {', '.join(STATUSES)}, got {status!r}; leave it out where nothing is known")
+    query = beside_masks(query)
     lines = [f"; {line}".rstrip() for text in header for line in (text.splitlines() or [""])]
     logic = _logic(query)
     lines += ["(set-info :smt-lib-version 2.6)", f"(set-logic {logic})"]
     lines += [f"(set-info :status {status})"] if status else []
     body = map(_with_decimals, _body(query)) if logic.endswith("IRA") else _body(query)
     return "\n".join([*lines, *body, "(check-sat)", ""])
+
+
+def beside_masks(query: Query) -> Query:
+    """The query, satisfied also where a value is not small against a mask (see `mask_nodes`), so that unsat is of the model."""
+    network = query.network
+    reads = {node.inputs[0] for node in mask_nodes(network)}
+    entries = [(value, index) for value in network.shapes if value in reads for index in range(network.size(value))]
+    large = (
+        side
+        for value, index in entries
+        for side in (at_least(value, index, LARGEST_UNDER_MASK), at_most(value, index, -LARGEST_UNDER_MASK))
+    )
+    return replace(query, assertion=Or((query.assertion, *large))) if entries else query
 
 
 def _with_decimals(line: str) -> str:

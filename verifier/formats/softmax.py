@@ -39,7 +39,7 @@ def softmax(builder: NetworkBuilder, output: str, value: str, axis: int, *, op: 
 
 
 def _certain(builder: NetworkBuilder, output: str, value: str, kept: NDArray[np.bool_]) -> None:
-    """One entry of each row is left, with the whole share; what was marked is left out before it is multiplied by 0."""
+    """One entry of each row is left, with the whole share; what is masked is left out before it is multiplied by 0."""
     places = np.where(kept, grid(builder, value), -1)
     chosen = builder.step(output, "kept", selection(builder, value, places), value)
     builder.add(output, Scale(frozen_array(np.zeros((1,) * kept.ndim)), frozen_array(kept)), chosen)

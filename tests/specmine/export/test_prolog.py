@@ -66,8 +66,6 @@ def test_prolog_fires_what_python_fires(exported):
     }
 
 
-@needs_swipl
-@pytest.mark.swipl
 def test_a_run_without_test_samples_has_no_facts(tmp_path):
     x, y = toy.arrays()
     data = from_arrays(x, y, split=np.arange(len(x)) % 2)
@@ -77,6 +75,8 @@ def test_a_run_without_test_samples_has_no_facts(tmp_path):
     assert "0 of 0 test samples" in text and "holds(Sample, " in text and "\nvalue(" not in text
 
 
+@needs_swipl
+@pytest.mark.swipl
 def test_a_query_explains_itself(exported):
     exhibit, path = exported
     claim = exhibit.spec.claims[0]

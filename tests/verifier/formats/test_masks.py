@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+import z3
 from onnx import TensorProto
 from onnx.helper import make_node
 from torch import nn
 
+from specmine.queries import starting_later
 from verifier.check import check, confirms
 from verifier.errors import BadNetwork, BadQuery, UnsupportedOp
 from verifier.evaluate import evaluate
+from verifier.formats.smtlib import smtlib
 from verifier.formats.torch_export import read_module
 from verifier.formula import TRUE, And, at_least, at_most
 from verifier.query import Query
@@ -168,6 +171,22 @@ def test_nothing_is_decided_where_scores_are_as_large_as_their_mask(network, eng
     query = Query(network(model, read), Box([0.5, 0.0], [1.0, 0.1]), at_least("y", 0, 0.2))
     assert not isinstance(verify(query, timeout_s=2, engine=engine).verdict, Proved)
     assert not confirms(Query(query.network, query.region, at_most("y", 0, 0.1)), np.array([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("network", [beaten, undone_by_a_sum])
+def test_no_smaller_question_and_no_text_hides_a_beaten_mask(network, model, read):
+    query = Query(network(model, read), Box([0.5, 0.0], [1.0, 0.1]), at_least("y", 0, 0.2))
+    assert not list(starting_later(query))
+    solver = z3.Solver()
+    solver.from_string(smtlib(query))
+    assert solver.check() == z3.sat
+
+
+def test_smaller_questions_begin_from_finite_bounds_alone(model, read):
+    nodes = [make_node("Mul", ["x", "k"], ["t"]), make_node("Exp", ["t"], ["e"]), make_node("Neg", ["e"], ["y"])]
+    network = read(model(nodes, (1, 2), {"k": np.float32(1000)}))
+    query = Query(network, Box([0.0, 0.0], [1.0, 1.0]), at_least("y", 0, 0.2))
+    assert [later.network.input for later in starting_later(query)] == ["t"]
 
 
 def test_a_mask_holds_where_scores_are_small(model, read):
