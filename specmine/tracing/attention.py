@@ -17,7 +17,7 @@ from verifier.ops import Product, Reshape
 class AttentionLayer:
     """The heads that one softmax serves: names of network values, and flat indices into them in C order, read-only.
 
-    name: that of the site of its probabilities, a1, a2, ...; scores: what enters the softmax, scaled and masked;
+    name: that of the site of its probabilities, a1, a2, ...; scores: what enters the softmax, scaled, without its masks;
     probabilities: what leaves it; outputs: the heads' own outputs, before the output projection. score_index,
     probability_index: (heads, queries, keys), -1 where a mask leaves the key out; output_index: (heads, queries, head_dim).
     """

@@ -2,9 +2,9 @@
 
 x is the network's input, z1, z2, ... the inputs of its activations (pre-activations), h1, h2, ... their outputs, p1, p2, ...
 the outputs of its max pools, y its output. The attention layers, in network order, have the sites s1, s2, ... (scores as they
-enter the softmax, scaled and masked), a1, a2, ... (probabilities) and o1, o2, ... (the heads' outputs before the output
-projection); `Sites.attention` tells which of their entries belong to which head, query and key. Any other value is reached
-by its own name in the model file. A neuron of a site is counted in C order over the value's shape, whatever the site.
+enter the softmax, scaled, without their masks), a1, a2, ... (probabilities) and o1, o2, ... (the heads' outputs before the
+output projection); `Sites.attention` tells which of their entries belong to which head, query and key. Any other value is
+reached by its own name in the model file. A neuron of a site is counted in C order over the value's shape, whatever the site.
 """
 
 import difflib
