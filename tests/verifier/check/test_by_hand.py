@@ -8,6 +8,8 @@ import pytest
 
 from verifier.certificate import Certificate, Close, Group, ProofNode, Relaxation, Split, Step
 from verifier.check import CheckResult, check, confirms
+from verifier.check.bounds import combined
+from verifier.errors import BadQuery
 from verifier.formula import FALSE, TRUE, Atom, Formula, Or, Term, at_least, at_most, atom, conjoin
 from verifier.network import Network, Node
 from verifier.ops import AveragePool, LeakyRelu, Linear, MaxPool, Relu, frozen_array
@@ -190,13 +192,12 @@ def test_constraints_of_a_polytope_are_atoms_of_every_disjunct() -> None:
 
 
 def test_repeated_terms_of_an_atom_are_added_exactly() -> None:
+    """No query has such an atom; the kernel does not rest on that."""
     terms = (Term("y", 0, Fraction(1, 10)), Term("y", 0, Fraction(2, 10)), Term("x", 0, Fraction(0)))
-    point = Box([1.0], [1.0])
-    tie = Atom(terms, Fraction(-3, 10), strict=True)
-    assert decide(tie, leaf(close(1.0)), point).accepted is decide(tie, leaf(), point).accepted is False
-    assert decide(Atom(terms, Fraction(-1, 10)), leaf(), point).accepted
-    gone = Atom((Term("x", 0, Fraction(1)), Term("x", 0, Fraction(-1))), Fraction(0))
-    assert not decide(gone, leaf(close(1.0))).accepted
+    assert combined(Atom(terms, Fraction(-3, 10), strict=True)) == {("y", 0): Fraction(3, 10)}
+    assert combined(Atom((Term("x", 0, Fraction(1)), Term("x", 0, Fraction(-1))), Fraction(0))) == {}
+    with pytest.raises(BadQuery, match="two terms for one entry"):
+        decide(Atom(terms, Fraction(-1, 10)), leaf(), Box([1.0], [1.0]))
 
 
 def test_rounding_that_fools_floats_does_not_fool_the_check() -> None:
