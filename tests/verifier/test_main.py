@@ -1,5 +1,6 @@
 """The verifier's command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,8 @@ def test_a_query_that_asks_about_no_input_is_called_vacuous(proof, capsys, tmp_p
     assert main(given) == 0
     out, err = capsys.readouterr()
     assert out == "unsat\n" and "vacuous: the bounds of input entry 1 contradict each other" in err
+    assert main([*given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["note"].startswith("vacuous: ")
     assert main(["check", str(certificate), "--network", str(network)]) == 0
     assert "vacuous   no input satisfies its bounds: those of input entry 1" in capsys.readouterr().out
 

@@ -232,6 +232,7 @@ def _document(outcome: Outcome, options: argparse.Namespace) -> dict[str, object
     return {
         "answer": outcome.word,
         "reason": outcome.reason,
+        "note": loaded.note if loaded else "",
         "semantics": "real arithmetic over the stored weights",
         "engine": answer.engine if answer else options.engine,
         "bound": found.bound if found else None,
