@@ -1,5 +1,6 @@
 """One budget spent over the engines, for queries over one network: from cheap to dear, each in its turn."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -245,7 +246,8 @@ class Strategy:
             for (k, disjunct), close in closes(batch, goals, target).items():
                 found[k][disjunct] = close
             for k, bound in goals.weakest().items():
-                pieces[k].case.bounds[pieces[k].number] = bound
+                known = pieces[k].case.bounds.get(pieces[k].number, bound)
+                pieces[k].case.bounds[pieces[k].number] = max(bound, known)
                 self._tell(pieces[k].case, dict, 0)
             kept = [r for r, row in enumerate(rows) if row.goal.disjunct not in found[row.position]]
             rows, warm = [rows[r] for r in kept], select(goals.choices, torch.tensor(kept, dtype=torch.long))
@@ -289,9 +291,15 @@ class Strategy:
             start_batch([shared]), leaves=self.turn.splits or MOST_LEAVES, out_of_time=self._out_of_time
         )
         batch = narrowed(start_batch([case.groups[p.number] for p in pieces]), proved)
+        before, roots = case.bounds, dict(case.roots)
+        case.bounds = {}
         for k, piece in enumerate(pieces):
             case.roots[piece.number] = entries_of(batch, [k])
         self._close(batch, pieces, rounds=GOAL_STEPS)
+        open_ = [p.number for p in pieces if p.number not in case.proofs]
+        if len(open_) == len(pieces) and all(case.bounds.get(n, -math.inf) < before.get(n, -math.inf) for n in open_):
+            case.roots, case.prelude = roots, ()  # time ended before lemmas came as far as the bounds that were known
+        case.bounds = {n: max(before.get(n, -math.inf), case.bounds.get(n, -math.inf)) for n in {**before, **case.bounds}}
         case.reasons.append("lemmas: " + ("timeout" if self._out_of_time() else "incomplete"))
         return _certified(cases)
 

@@ -26,6 +26,7 @@ sat has been replayed exactly, and unsat by bounds has passed the exact check th
 """
 
 EARLIER_S = 0.3  # how long before the limit the solver is asked to end, and
+STATUS_WIDTH = 79
 LATER_S = 0.6  # how long after it the process is killed; an answer that comes in between still counts
 
 
@@ -111,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     memory = None if options.memory is None else int(options.memory * 1e9)
     left = max(0.0, limit + LATER_S - time.monotonic())
     job = Job(decide, request, seconds=left, memory_bytes=memory, mute=options.quiet)
-    ended = run_job(job, watch=None if options.quiet else _status_line(options.timeout))
+    ended = run_job(job, watch=_watch(job, options))
     if ended.end == "refused":
         print(ended.reason, file=sys.stderr)
         return BAD_INPUT
@@ -221,8 +222,7 @@ def _say_more(outcome: Outcome) -> None:
     found = outcome.answer or outcome.reached
     if found is not None:
         spent = f"{found.seconds:.2f} s" if isinstance(found, Answer) else "stopped at the limit"
-        bound = "none" if found.bound is None else f"{found.bound:.6g}"
-        print(f"solver         {spent}, engine {found.engine}, best bound {bound}, {found.splits} splits", file=sys.stderr)
+        print(f"solver         {spent}, {_reached(found)}", file=sys.stderr)
     print(f"in all         {outcome.seconds:.2f} s", file=sys.stderr)
 
 
@@ -251,17 +251,28 @@ def _document(outcome: Outcome, options: argparse.Namespace) -> dict[str, object
     }
 
 
-def _status_line(timeout_s: float) -> Callable[[float], None] | None:
-    """Elapsed seconds on a terminal, rewritten in place; nothing elsewhere."""
-    if not sys.stderr.isatty():
+def _watch(job: Job, options: argparse.Namespace) -> Callable[[float], None] | None:
+    """What the solver says of itself: with --verbose a line for each engine; else, on a terminal, one that is rewritten."""
+    if options.quiet or not (options.verbose or sys.stderr.isatty()):
         return None
-    shown = -1
+    shown: object = None
 
-    def show(seconds: float) -> None:
+    def watch(seconds: float) -> None:
         nonlocal shown
-        if int(seconds) != shown:
+        reached = last_reached(job.messages)
+        if options.verbose:
+            if reached is not None and reached.engine != shown:
+                shown = reached.engine
+                print(f"{seconds:6.1f} s       {_reached(reached)}", file=sys.stderr, flush=True)
+        elif int(seconds) != shown:
             shown = int(seconds)
-            sys.stderr.write(f"\r{shown} s of {timeout_s:g} s \r")
+            text = f"{shown} s of {options.timeout:g} s" + ("" if reached is None else f", {_reached(reached)}")
+            sys.stderr.write(f"\r{text:<{STATUS_WIDTH}.{STATUS_WIDTH}}\r")
             sys.stderr.flush()
 
-    return show
+    return watch
+
+
+def _reached(found: Answer | Reached) -> str:
+    bound = "none" if found.bound is None else f"{found.bound:.6g}"
+    return f"engine {found.engine}, best bound {bound}, {found.splits} splits"

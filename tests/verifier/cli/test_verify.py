@@ -214,7 +214,9 @@ def test_the_best_bound_of_a_stopped_process_is_told(tmp_path, model, capsys, mo
     assert (document["answer"], document["bound"], document["splits"]) == ("timed-out", -0.25, 7)
     assert document["seconds"]["solver"] is None
     main(["verify", query, "--network", str(model), "--timeout", "1", "--verbose"])
-    assert "stopped at the limit, engine boxes, best bound -0.25, 7 splits" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "stopped at the limit, engine boxes, best bound -0.25, 7 splits" in err
+    assert re.search(r"^ *0\.\d s       engine boxes, best bound -0\.25, 7 splits$", err, re.MULTILINE), "told while it worked"
 
 
 def breaks(request, send):

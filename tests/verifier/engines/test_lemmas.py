@@ -16,12 +16,13 @@ from verifier.engines.lemmas import has_lemmas, prove_lemmas
 from verifier.engines.problem import Group as Premise
 from verifier.engines.problem import shared_atoms
 from verifier.evaluate import evaluate
-from verifier.formula import And, Or, atom
+from verifier.formula import And, Or, at_least, atom
 from verifier.network import Network
 from verifier.ops import Conv, Linear, Relu, Sigmoid
 from verifier.query import Query
 from verifier.region import Box
 from verifier.solve import verify
+from verifier.strategy import Strategy, Turn
 from verifier.verdict import Proved, Unknown
 
 INPUTS = 4
@@ -193,3 +194,18 @@ def test_trees_without_anything_to_split_end() -> None:
     group = Premise(asked, tuple(range(len(asked.disjuncts))), shared_atoms(asked), ())
     batch, _ = prove_lemmas(start_batch([group]), leaves=60, out_of_time=lambda: False)
     assert batch.bounds.keys() == asked.network.shapes.keys()
+
+
+def test_lemmas_that_time_cut_short_leave_the_bounds_that_were_known(monkeypatch) -> None:
+    net, region = network(0), Box(-np.ones(INPUTS), np.ones(INPUTS))
+    highest = values_at(query(0), 20_000, seed=0)[net.output][:, 0].max()
+    asked = Query(net, region, at_least(net.output, 0, highest + 0.01))
+    bounds = []
+    for turns in ((Turn("optimise"),), (Turn("optimise"), Turn("lemmas", splits=100))):
+        strategy = Strategy([asked], turns, name="given", timeout_s=60, starts=None, seed=0)
+        monkeypatch.setattr("verifier.strategy.prove_lemmas", lambda batch, **_: (batch, ()))
+        list(strategy.run())
+        (case,) = strategy.cases
+        low, high = case.roots[0].bounds[net.output]
+        bounds.append((case.bound, float(low[0, 0]), float(high[0, 0])))
+    assert bounds[0] == bounds[1] and bounds[0][0] is not None and bounds[0][0] < 0
