@@ -159,8 +159,8 @@ def test_many_agree_with_one_by_one_and_know_their_own_region() -> None:
 
 def test_several_networks_at_once() -> None:
     queries = [random_query(kind, seed=2) for kind in ("mlp", "residual", "conv1d")]
-    verdicts = falsify_many(queries, timeout_s=20)
-    assert [type(v) for v in verdicts] == [type(falsify(query, timeout_s=20)) for query in queries]
+    verdicts = falsify_many(queries, timeout_s=200)
+    assert [type(v) for v in verdicts] == [type(falsify(query, timeout_s=200)) for query in queries]
 
 
 def test_the_same_seed_gives_the_same_point() -> None:
