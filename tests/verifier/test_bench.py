@@ -290,6 +290,7 @@ def test_an_interrupt_prints_what_is_known(folder):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130 and "solved    1 of 1" in out and "interrupted" in err
+    assert "2 NOT RUN" in out
 
 
 @pytest.mark.parametrize(

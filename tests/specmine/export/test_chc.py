@@ -14,7 +14,7 @@ from specmine.rules.theory import Theory
 from specmine.tracing import Sites, trace
 from verifier.errors import UnsupportedOp
 from verifier.network import Network, Node
-from verifier.ops import Linear, Relu, frozen_array
+from verifier.ops import Linear, Relu, Scale, frozen_array
 from verifier.region import Box
 
 SITES = Sites(toy.network())
@@ -77,6 +77,15 @@ def test_the_answer_is_that_of_enumeration_on_random_clauses():
         seen.add(broken)
         assert answer(chc(theory(clause), SITES, REGION)) == ("unsat" if broken else "sat"), clause
     assert seen == {True, False}
+
+
+def test_a_network_with_a_mask_is_not_written():
+    """It is what its file says only where values are small against the mask, of which the clauses know nothing."""
+    mask = Scale(frozen_array(np.ones((1, 1))), frozen_array(np.array([[-1e30, 0.0]])))
+    nodes = (Node("h", Relu(), ("in",)), Node("masked", mask, ("in",)), Node("y", Relu(), ("h",)))
+    sites = Sites(Network("in", (1, 2), nodes, "y"))
+    with pytest.raises(UnsupportedOp, match=r"'masked'.*small against a mask"):
+        chc(Theory(parse_clauses("class(0) :- active(h1,0).", sites=sites)), sites, Box(np.zeros(2), np.ones(2)))
 
 
 def test_a_large_network_is_not_written():

@@ -209,6 +209,16 @@ def test_operators_of_other_domains_are_refused(model, read):
         read(given_model)
 
 
+@pytest.mark.parametrize("domains", [("", "ai.onnx"), ("", "")])
+def test_operators_in_two_versions_are_refused(model, read, domains):
+    """onnxruntime takes one of the two, and which one changes what Softmax means."""
+    given_model = model([make_node("Softmax", ["x"], ["y"], axis=0)], (2, 2))
+    del given_model.opset_import[:]
+    given_model.opset_import.extend(helper.make_opsetid(d, v) for d, v in zip(domains, (13, 11), strict=True))
+    with pytest.raises(BadNetwork, match="in two versions, 13 and 11"):
+        read(given_model)
+
+
 HOSTILE = 10**12
 
 
